@@ -1,0 +1,106 @@
+"""What the suites share: how they deal with time, and work in the background."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
+
+import pytest
+import trio
+
+from ...ids import new_task_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["Background", "StoreContract"]
+
+T = TypeVar("T")
+
+
+@final
+class Background(Generic[T]):
+    """A call that runs in a nursery; its cancel scope can be used to end it.
+
+    Args:
+        nursery: where it runs.
+        function: what is called, without arguments.
+        patience: how long `result` waits.
+    """
+
+    def __init__(self, nursery: trio.Nursery, function: Callable[[], Awaitable[T]], patience: float) -> None:
+        self.cancel_scope = trio.CancelScope()
+        self._function = function
+        self._patience = patience
+        self._values: list[T] = []
+        self._ended = trio.Event()
+        nursery.start_soon(self._run)
+
+    async def _run(self) -> None:
+        with self.cancel_scope:
+            self._values.append(await self._function())
+        self._ended.set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the call has returned or was cancelled."""
+        return self._ended.is_set()
+
+    async def result(self) -> T:
+        """What it returned.
+
+        Raises:
+            trio.TooSlowError: it has not returned in time.
+        """
+        with trio.fail_after(self._patience):
+            await self._ended.wait()
+        return self._values[0]
+
+    async def cancel(self) -> list[T]:
+        """End it, and tell what it had returned already: one value or none."""
+        self.cancel_scope.cancel()
+        with trio.fail_after(self._patience):
+            await self._ended.wait()
+        return self._values
+
+
+class StoreContract:
+    """Base of the suites.
+
+    Override the lengths where a store, or the machine it is tested on, needs others. No test relies on anything being
+    quick, except that what it does between two steps takes less than `short`.
+
+    Attributes:
+        short: seconds that leases, delays and retentions last that are meant to end during a test.
+        long: seconds that those last that are not.
+        patience: seconds a test waits for something that must come, before it fails.
+        pause: seconds in which a call that was started in the background is sure to have reached the store.
+    """
+
+    pytestmark: ClassVar[Any] = [pytest.mark.trio]
+
+    short: float = 0.5
+    long: float = 60.0
+    patience: float = 15.0
+    pause: float = 0.05
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass for the store. Override where the store's time is not trio's or the machine's."""
+        await trio.sleep(seconds)
+
+    async def pass_short(self) -> None:
+        """Let what lasts for `short` end for certain."""
+        await self.pass_time(self.short * 1.5)
+
+    def start(self, nursery: trio.Nursery, function: Callable[[], Awaitable[T]]) -> Background[T]:
+        """Call a function in the background."""
+        return Background(nursery, function, self.patience)
+
+    @pytest.fixture
+    def queue(self) -> str:
+        """The name of a queue that nobody else uses."""
+        return f"q-{new_task_id()}"
+
+    @pytest.fixture
+    def other_queue(self) -> str:
+        """The name of another one."""
+        return f"o-{new_task_id()}"

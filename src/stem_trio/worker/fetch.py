@@ -1,0 +1,128 @@
+"""Claims deliveries for free places, and starts them as slots come free."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from .._bounded import bounded
+from ..errors import StoreUnavailableError
+from ..outcome import Outcome
+from .held import Phase
+from .run import INTERRUPTED
+from .setup import Backoff
+
+if TYPE_CHECKING:
+    from .held import Held, Holdings
+    from .lease import LeaseKeeper
+    from .notify import EventPump
+    from .run import Runner
+    from .settle import Settler
+    from .setup import Setup
+
+__all__ = ["Fetcher"]
+
+_WAIT: Final = 30.0
+"""Seconds for which one claim waits in the store; it is then asked again."""
+
+_logger = logging.getLogger(__name__)
+
+
+@final
+class Fetcher:
+    """Claims no more than there is room for: free slots, and the stated prefetch.
+
+    What is claimed and has no slot yet waits here, under a lease that is renewed, and starts by priority.
+
+    Args:
+        setup: facts of the worker.
+        holdings: what it holds.
+        runner: runs deliveries.
+        settler: ends them.
+        keeper: renews leases.
+        pump: tells whether listeners lag behind.
+        nursery: where runs live.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        holdings: Holdings,
+        runner: Runner,
+        settler: Settler,
+        keeper: LeaseKeeper,
+        pump: EventPump,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._setup = setup
+        self._holdings = holdings
+        self._runner = runner
+        self._settler = settler
+        self._keeper = keeper
+        self._pump = pump
+        self._nursery = nursery
+        self._waiting: list[tuple[int, int, Held]] = []
+        self._order = itertools.count()
+        self._stopped = False
+
+    async def run(self) -> None:
+        """Claim and start, for ever.
+
+        Cancellation: deliveries that a claim has taken but not returned come back when their lease ends.
+
+        Raises:
+            StoreError: the broker refuses for a reason other than being away.
+        """
+        setup = self._setup
+        backoff = Backoff()
+        while True:
+            if self._pump.lagging:
+                await self._pump.wait_empty()
+            room = self._holdings.room
+            if room <= 0:
+                await self._holdings.wait_removed()
+                continue
+            claim = partial(setup.broker.claim, setup.queues, consumer=setup.worker_id, limit=room, wait=_WAIT)
+            try:
+                deliveries = await bounded("claim", _WAIT + setup.store_timeout, claim)
+                backoff.reset()
+            except StoreUnavailableError as error:
+                seconds = backoff.next()
+                _logger.warning("cannot claim tasks, will try again in %.2g s: %s", seconds, error)
+                await trio.sleep(seconds)
+                continue
+            for delivery in deliveries:
+                held = self._holdings.add(delivery)
+                self._keeper.added(held)
+                heapq.heappush(self._waiting, (-delivery.envelope.priority, next(self._order), held))
+            self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        while self._waiting and self._holdings.running < self._setup.concurrency:
+            held = heapq.heappop(self._waiting)[2]
+            if held.phase is Phase.WAITING:
+                held.phase = Phase.RUNNING
+                self._holdings.running += 1
+                self._nursery.start_soon(self._run, held)
+
+    async def _run(self, held: Held) -> None:
+        outcome: Outcome = INTERRUPTED
+        try:
+            outcome = await self._runner.run(held)
+        finally:
+            # However it ends, cancellation and errors of the worker's own included, the delivery is accounted for.
+            self._holdings.running -= 1
+            self._settler.finish(held, outcome)
+            if not self._stopped:
+                self._start_waiting()
+
+    def stop(self) -> None:
+        """Start nothing more, and have what waits given back."""
+        self._stopped = True
+        while self._waiting:
+            self._settler.finish(heapq.heappop(self._waiting)[2], INTERRUPTED)

@@ -1,0 +1,141 @@
+"""Renews leases, and ends the runs whose lease is lost."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from functools import partial
+from typing import TYPE_CHECKING, final
+
+import msgspec
+import trio
+
+from .._bounded import bounded
+from ..errors import LeaseLostError, StoreUnavailableError
+from .held import Cause, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .held import Held, Holdings
+    from .setup import Setup
+
+__all__ = ["LeaseKeeper"]
+
+_logger = logging.getLogger(__name__)
+
+
+@final
+class LeaseKeeper:
+    """Keeps the leases of everything that the worker holds: waiting to start, running, or being settled.
+
+    Each is renewed when a third of it has passed, for its full length. The local deadline counts from before the
+    request was sent, so that it never lies later than the store's. A renewal that fails for want of the store is tried
+    again until the lease ends; a renewal that is refused ends the run at once. The end of a lease needs no part of
+    this: it is the deadline of the run's own cancel scope.
+
+    Args:
+        setup: facts of the worker.
+        holdings: what it holds.
+        lost: called with a delivery that has lost its lease before it was started.
+    """
+
+    def __init__(self, setup: Setup, holdings: Holdings, lost: Callable[[Held], None]) -> None:
+        self._setup = setup
+        self._holdings = holdings
+        self._lost = lost
+        self._wake_at = math.inf
+        self._kick = trio.Event()
+
+    def added(self, held: Held) -> None:
+        """A delivery was taken in."""
+        if held.renew_at < self._wake_at and not self._kick.is_set():
+            self._kick.set()
+
+    async def run(self) -> None:
+        """Renew leases when they are due, for ever.
+
+        Cancellation: leases under way may or may not be renewed.
+
+        Raises:
+            StoreError: the broker refuses for a reason other than being away.
+        """
+        while True:
+            now = trio.current_time()
+            due, self._wake_at = self._look(now)
+            if due:
+                await self._renew(due)
+                continue
+            self._kick = trio.Event()
+            with trio.move_on_at(self._wake_at):
+                await self._kick.wait()
+
+    def _look(self, now: float) -> tuple[list[Held], float]:
+        """What is to be renewed now, and when to look again."""
+        due: list[Held] = []
+        ended: list[Held] = []
+        wake_at = math.inf
+        for held in self._holdings:
+            if held.deadline <= now:
+                # Running ones are ended by their scope, those being settled by the settler.
+                if held.phase is Phase.WAITING:
+                    ended.append(held)
+                continue
+            # A little early where it saves a round trip: renewed together, leases stay together.
+            if held.renew_at <= now + held.lease.duration / 20:
+                due.append(held)
+            wake_at = min(wake_at, held.renew_at, held.deadline)
+        for held in ended:
+            self._lost(held)
+        return due, wake_at
+
+    async def _renew(self, due: Sequence[Held]) -> None:
+        sent_at = trio.current_time()
+        leases = [held.lease for held in due]
+        # A call that hangs must leave time for another one before the first of these leases ends.
+        patience = min(self._setup.store_timeout, min(lease.duration for lease in leases) / 4)
+        try:
+            renewed = await bounded("renew", patience, partial(self._setup.broker.renew, leases))
+        except StoreUnavailableError as error:
+            _logger.warning("cannot renew %d lease(s), will try again: %s", len(due), error)
+            now = trio.current_time()
+            for held in due:
+                held.renew_at = now + held.lease.duration * random.uniform(0.08, 0.12)
+            return
+        for held, lease, kept in zip(due, leases, renewed, strict=True):
+            self._apply(held, sent_at, lease.duration, kept=kept)
+
+    def _apply(self, held: Held, sent_at: float, duration: float, *, kept: bool) -> None:
+        if kept:
+            held.deadline = max(held.deadline, sent_at + duration)
+            held.scope.deadline = min(held.deadline, self._holdings.stop_at)
+            held.renew_at = sent_at + duration / 3
+        elif held.phase is Phase.FINISHED:
+            # Settled in the meantime, or about to be refused: the settler learns which.
+            held.renew_at = math.inf
+        elif held.phase is Phase.WAITING:
+            self._lost(held)
+        else:
+            held.renew_at = math.inf
+            held.cancel(Cause.LEASE_LOST)
+
+    async def renew_now(self, held: Held, duration: float | None) -> None:
+        """Renew one lease, for at least `duration` seconds from now on and at each later renewal.
+
+        Cancellation: the lease may or may not be renewed.
+
+        Raises:
+            LeaseLostError: it is lost; the run is being cancelled.
+            StoreUnavailableError: the broker cannot be reached; the lease stands as it was.
+        """
+        lease = held.lease
+        if duration is not None and duration > lease.duration:
+            lease = msgspec.structs.replace(lease, duration=duration)
+        sent_at = trio.current_time()
+        [kept] = await self._setup.call("renew", partial(self._setup.broker.renew, [lease]))
+        if kept:
+            held.lease = lease
+        self._apply(held, sent_at, lease.duration, kept=kept)
+        if not kept:
+            raise LeaseLostError(f"the lease on task {held.id!r} has ended")

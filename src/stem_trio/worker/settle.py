@@ -1,0 +1,187 @@
+"""Ends deliveries: result first, then settlement, in batches, until the store has confirmed it or the lease is over."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from ..errors import StoreUnavailableError
+from ..outcome import LeaseLost, Outcome, Release
+from ..settlement import decide
+from .held import Phase
+from .report import Reporter
+from .setup import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..outcome import Settlement
+    from ..status import TaskStatus
+    from .held import Held, Holdings
+    from .notify import EventPump
+    from .setup import Setup
+
+__all__ = ["Settler"]
+
+_LEASE_LOST: Final = LeaseLost()
+_logger = logging.getLogger(__name__)
+
+
+@final
+class Settler:
+    """Takes finished runs, and sees them through record and settlement.
+
+    Leases are renewed in the meantime: a backend that is away holds the work up, but no handler is run again for it.
+    """
+
+    def __init__(self, setup: Setup, holdings: Holdings, pump: EventPump) -> None:
+        self._setup = setup
+        self._holdings = holdings
+        self.reporter: Final = Reporter(setup, pump)
+        self._queue: list[Held] = []
+        self._kick = trio.Event()
+        self._idle = trio.Event()
+        self._idle.set()
+        self._progress: trio.Event | None = None
+
+    def finish(self, held: Held, outcome: Outcome) -> None:
+        """A run has ended; have that recorded and settled. Never waits."""
+        if held.phase is Phase.FINISHED:
+            return
+        held.phase = Phase.FINISHED
+        held.outcome = outcome
+        setup = self._setup
+        held.status, held.settlement = decide(
+            outcome, held.delivery, now=setup.clock.now(), worker=setup.worker_id, started_at=held.started_at
+        )
+        if held.settlement is None:
+            self._end(held, outcome)
+            return
+        self._queue.append(held)
+        if not self._kick.is_set():
+            self._kick.set()
+            self._idle = trio.Event()
+
+    async def wait_idle(self) -> None:
+        """Wait until everything that was finished is settled or lost.
+
+        Cancellation: changes nothing.
+        """
+        await self._idle.wait()
+
+    async def wait_progress(self) -> None:
+        """Wait until some more runs are settled or lost.
+
+        Cancellation: changes nothing.
+        """
+        if self._progress is None:
+            self._progress = trio.Event()
+        await self._progress.wait()
+
+    async def run(self) -> None:
+        """Settle runs as they end, for ever.
+
+        Cancellation: runs under way may or may not be settled; they stay in the queue.
+
+        Raises:
+            StoreError: a store refuses for a reason other than being away.
+        """
+        backoff = Backoff()
+        while True:
+            await self._kick.wait()
+            while self._queue:
+                # They stay in the queue until they are done: a cancellation here forgets nothing.
+                batch = list(self._queue)
+                try:
+                    await self._settle(batch)
+                    backoff.reset()
+                except StoreUnavailableError as error:
+                    _logger.warning("cannot settle %d task(s), will try again: %s", len(self._queue), error)
+                    self._drop_lost()
+                    if self._queue:
+                        await trio.sleep(backoff.next())
+                        self._drop_lost()
+            self._kick = trio.Event()
+            self._idle.set()
+
+    async def settle_rest(self) -> None:
+        """One last attempt at what is in the queue, for when `run` has ended.
+
+        Cancellation: runs under way may or may not be settled.
+        """
+        try:
+            await self._settle(list(self._queue))
+        except StoreUnavailableError as error:
+            _logger.warning("cannot settle %d task(s); they come back when their lease ends: %s", len(self._queue), error)
+
+    async def _settle(self, batch: list[Held]) -> None:
+        releases = [held for held in batch if type(held.settlement) is Release]
+        if releases:
+            # To give a task back needs no word of the backend; others are waiting for it.
+            await self._tell_broker(releases)
+            batch = [held for held in batch if type(held.settlement) is not Release]
+            await self._record_released(releases)
+        if batch:
+            await self._record(batch)
+            await self._tell_broker(batch)
+
+    async def _record(self, batch: Iterable[Held]) -> None:
+        unrecorded = [held for held in batch if not held.recorded]
+        if unrecorded:
+            statuses = [_status(held) for held in unrecorded]
+            await self._setup.call("record", partial(self._setup.backend.record, statuses))
+            for held in unrecorded:
+                held.recorded = True
+
+    async def _record_released(self, releases: list[Held]) -> None:
+        try:
+            await self._record(releases)
+        except StoreUnavailableError as error:
+            _logger.warning("%d task(s) were given back, but that could not be recorded: %s", len(releases), error)
+
+    async def _tell_broker(self, batch: list[Held]) -> None:
+        settlements = [(held.lease, _settlement(held)) for held in batch]
+        try:
+            settled = await self._setup.call("settle", partial(self._setup.broker.settle, settlements))
+        except StoreUnavailableError as error:
+            if error.maybe_applied:
+                for held in batch:
+                    held.unsure = True
+            raise
+        done = set()
+        for held, applied in zip(batch, settled, strict=True):
+            done.add(held)
+            # A refusal after an attempt that may have been applied most likely means that it was.
+            self._end(held, held.outcome if applied or held.unsure else _LEASE_LOST)
+        self._queue = [held for held in self._queue if held not in done]
+
+    def _drop_lost(self) -> None:
+        """Let go of what can no longer be settled."""
+        now = trio.current_time()
+        kept = []
+        for held in self._queue:
+            if held.deadline <= now:
+                self._end(held, _LEASE_LOST)
+            else:
+                kept.append(held)
+        self._queue = kept
+
+    def _end(self, held: Held, outcome: Outcome | None) -> None:
+        self._holdings.remove(held)
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
+        self.reporter.ended(held, outcome if outcome is not None else _LEASE_LOST)
+
+
+def _status(held: Held) -> TaskStatus:
+    assert held.status is not None, "only runs with a settlement are queued, and those have a status"
+    return held.status
+
+
+def _settlement(held: Held) -> Settlement:
+    assert held.settlement is not None, "only runs with a settlement are queued"
+    return held.settlement
