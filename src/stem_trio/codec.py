@@ -10,7 +10,13 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ENCODE_ERRORS", "decode_hook", "encode", "find_unsupported", "make_decoder"]
+__all__ = ["ENCODE_ERRORS", "OptionalRaw", "decode_hook", "encode", "find_unsupported", "make_decoder"]
+
+if TYPE_CHECKING:
+    OptionalRaw = msgspec.Raw | None
+else:
+    # Into a field annotated with the union, msgspec decodes nothing but null. A default of None is no matter to it.
+    OptionalRaw = msgspec.Raw
 
 ENCODE_ERRORS: Final = (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError)
 """What `encode` raises for a value that JSON cannot hold."""

@@ -7,6 +7,7 @@ from typing import final
 
 import msgspec
 
+from .codec import OptionalRaw
 from .status import TaskError
 
 __all__ = [
@@ -51,7 +52,7 @@ class Outcome(msgspec.Struct, frozen=True):
 class Succeeded(Outcome, frozen=True):
     """The handler returned; `value` is the result as JSON, None when results are ignored."""
 
-    value: msgspec.Raw | None = None
+    value: OptionalRaw = None
 
 
 @final

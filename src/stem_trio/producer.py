@@ -297,7 +297,7 @@ class Stem:
 
         Args:
             task: an id or a handle.
-            timeout: seconds (or timedelta); None waits for ever.
+            timeout: seconds (or timedelta); None waits for ever, 0 just looks.
 
         Returns:
             How it ended. The value is decoded by the handle's task, or the registered one, if there is one.
@@ -315,13 +315,14 @@ class Stem:
         seconds = math.inf if timeout is None else duration("timeout", timeout)
         backend = self._results()
         status: TaskStatus | None = None
-        with trio.move_on_after(seconds):
+        # With no time to wait the question still is what the state is, and the answer takes the store's time.
+        with trio.move_on_after(seconds if seconds > 0 else self._store_timeout):
             # Watch first, read then: an end between the two is seen by one or the other.
             async with backend.watch(task_id) as watch:
                 status = await backend.get(task_id)
                 if status is None:
                     raise UnknownTaskError(task_id)
-                while not status.state.terminal:
+                while not status.state.terminal and seconds > 0:
                     status = await watch.changed()
         if status is None or not status.state.terminal:
             raise WaitTimeoutError(task_id, seconds, status)

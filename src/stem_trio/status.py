@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar, final
 import attrs
 import msgspec
 
+from .codec import OptionalRaw
 from .errors import TaskExpiredError, TaskFailedError, TaskRevokedError
 
 __all__ = ["Progress", "TaskError", "TaskResult", "TaskState", "TaskStatus", "WorkerHeartbeat"]
@@ -66,7 +67,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     percent: float
     at: float
-    data: msgspec.Raw | None = None
+    data: OptionalRaw = None
 
     def decode(self) -> Any:
         """`data` as Python objects."""
@@ -120,7 +121,7 @@ class TaskStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     deliveries: int = 0
     worker: str | None = None
     started_at: float | None = None
-    value: msgspec.Raw | None = None
+    value: OptionalRaw = None
     error: TaskError | None = None
     reason: str | None = None
     next_retry_at: float | None = None

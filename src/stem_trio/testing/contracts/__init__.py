@@ -9,9 +9,8 @@ Subclass a suite, and give it the one async fixture it asks for, an open store::
                 yield broker
 
 Each test names in its docstring what is guaranteed. Tests use queues and ids of their own, so a store may keep its
-content from one test to the next. They need pytest-trio. On a store that counts time by `trio.current_time`, let the
-fixture ask for pytest-trio's ``autojump_clock``, and the suite takes no time; on a server, they run on the real clock,
-with the lengths set by the attributes of `StoreContract`.
+content from one test to the next. They need pytest-trio. They run on the real clock, with the lengths set by the
+attributes of `StoreContract`; where ``fake_clock`` is set to True, they take no time.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
         for module in (
+            "_backend_base",
             "_backend_heartbeats",
             "_backend_statuses",
             "_backend_watch",

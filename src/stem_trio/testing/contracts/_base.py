@@ -6,15 +6,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 
 import pytest
 import trio
+import trio.testing
 
 from ...ids import new_task_id
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
 __all__ = ["Background", "StoreContract"]
 
 T = TypeVar("T")
+
+
+def _run_on_fake_clock(
+    function: Callable[[], Awaitable[T]], *, clock: trio.abc.Clock | None, instruments: Sequence[trio.abc.Instrument]
+) -> T:
+    clock = clock or trio.testing.MockClock(autojump_threshold=0)
+    return trio.run(function, clock=clock, instruments=instruments)
 
 
 @final
@@ -70,6 +78,8 @@ class StoreContract:
     quick, except that what it does between two steps takes less than `short`.
 
     Attributes:
+        fake_clock: whether the tests run on a fake clock that jumps whenever everybody waits, so that they take no time.
+            For stores that count time by `trio.current_time`, and wait for nothing outside of the trio run.
         short: seconds that leases, delays and retentions last that are meant to end during a test.
         long: seconds that those last that are not.
         patience: seconds a test waits for something that must come, before it fails.
@@ -78,6 +88,7 @@ class StoreContract:
 
     pytestmark: ClassVar[Any] = [pytest.mark.trio]
 
+    fake_clock: bool = False
     short: float = 0.5
     long: float = 60.0
     patience: float = 15.0
@@ -94,6 +105,15 @@ class StoreContract:
     def start(self, nursery: trio.Nursery, function: Callable[[], Awaitable[T]]) -> Background[T]:
         """Call a function in the background."""
         return Background(nursery, function, self.patience)
+
+    @pytest.fixture(autouse=True)
+    def run_on_fake_clock(self, request: pytest.FixtureRequest) -> None:
+        """Replace the clock of the run, if so wanted.
+
+        pytest-trio takes a clock from a test's own arguments only; this spares each test one it does not look at.
+        """
+        if self.fake_clock:
+            request.node.add_marker(pytest.mark.trio(run=_run_on_fake_clock), append=False)
 
     @pytest.fixture
     def queue(self) -> str:

@@ -1,7 +1,5 @@
 """What the tests of a broker share."""
 
-# ruff: noqa: S101 - a contract is made of asserts
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

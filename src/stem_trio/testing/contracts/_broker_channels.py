@@ -1,7 +1,5 @@
 """Broadcasts."""
 
-# ruff: noqa: S101 - a contract is made of asserts
-
 from __future__ import annotations
 
 from contextlib import AsyncExitStack

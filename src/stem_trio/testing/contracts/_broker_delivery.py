@@ -1,7 +1,5 @@
 """Publishing, handing out, settling."""
 
-# ruff: noqa: S101 - a contract is made of asserts
-
 from __future__ import annotations
 
 from functools import partial
@@ -322,9 +320,7 @@ class DeliveryTests(BrokerTests):
             assert await to.publish(batch) == [True] * len(batch)
 
         async with trio.open_nursery() as nursery:
-            idle = self.start(
-                nursery, partial(broker.claim, [f"{queue}-idle"], consumer="w0", limit=1, wait=self.long)
-            )
+            idle = self.start(nursery, partial(broker.claim, [f"{queue}-idle"], consumer="w0", limit=1, wait=self.long))
             await self.pass_time(self.pause)
             async with trio.open_nursery() as publishers:
                 for number, batch in enumerate(batches):

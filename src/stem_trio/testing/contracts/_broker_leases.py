@@ -1,7 +1,5 @@
 """Leases: how long they hold, how they are renewed, and what is refused when they are lost."""
 
-# ruff: noqa: S101 - a contract is made of asserts
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -295,7 +293,7 @@ class LeaseTests(BrokerTests):
         assert all(await broker.publish(envelopes))
         await self.take(broker, queue, 100)
         await self.pass_short()
-        # One by one the second time, so that those handed out first do not end while the others are waited for.
+        # Completed as they come: those handed out first are not to end while the others are waited for.
         seen: list[str] = []
         while len(seen) < 100:
             deliveries = await broker.claim([queue], consumer="w2", limit=100, wait=self.patience)

@@ -1,7 +1,5 @@
 """Names of queues and consumers that a careless key layout would trip over."""
 
-# ruff: noqa: S101 - a contract is made of asserts
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,5 @@
 """In which order tasks are handed out, and how they are looked at before."""
 
-# ruff: noqa: S101 - a contract is made of asserts
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -57,7 +55,6 @@ class OrderTests(BrokerTests):
         delayed = await self.put_one(broker, queue, priority=8, delay=self.short)
         low = await self.put_one(broker, queue, priority=6)
         await self.pass_short()
-        # One by one and over again: a broker may need a first claim to see what has become due.
         assert ids(await self.take(broker, queue, 3)) == [delayed.id, retried.id, low.id]
 
     async def test_no_queue_starves_another(self, broker: Broker, queue: str, other_queue: str) -> None:

@@ -1,7 +1,5 @@
 """Delays, and claims that wait."""
 
-# ruff: noqa: S101 - a contract is made of asserts
-
 from __future__ import annotations
 
 import math
@@ -12,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from ...envelope import Delivery
 from ...outcome import MoveToDead, Release, Retry
 from ._broker_base import BrokerTests, ids
 from ._make import make_envelope
@@ -21,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...abc import Broker
+    from ...envelope import Delivery
     from ._base import Background
 
 __all__ = ["WaitingTests"]

@@ -46,7 +46,7 @@ RANKS = (
 )
 """Every state with the rank, or ranks, that the runtime records it with."""
 
-_RANK_OF_STATE = {state: rank for state, rank in reversed(RANKS)}  # the lowest where there are several
+_RANK_OF_STATE = dict(reversed(RANKS))  # the lowest where there are several
 
 
 def make_envelope(name: str = "t", *, queue: str = "default", **fields: Any) -> Envelope:
