@@ -58,7 +58,9 @@ class Result(msgspec.Struct):
 
 async def bare(count: int, concurrency: int) -> float:
     """Messages per second of the bare loop."""
-    message = msgspec.json.encode(Message("01a1ff83-4b2c-7000-8244-f182c403a630", "bench.noop", msgspec.Raw(b'{"number":1}'), 30.0))
+    message = msgspec.json.encode(
+        Message("01a1ff83-4b2c-7000-8244-f182c403a630", "bench.noop", msgspec.Raw(b'{"number":1}'), 30.0)
+    )
     decode = msgspec.json.Decoder(Message).decode
     decode_arguments = msgspec.json.Decoder(Arguments).decode
     encode = msgspec.json.Encoder().encode
@@ -122,10 +124,18 @@ def main() -> None:
         for name, rate in zip(rows, (bare_rate, *rates), strict=True):
             rows[name].append(rate)
 
-    machine = f"{platform.machine()}, Python {platform.python_version()}, trio {version('trio')}, msgspec {version('msgspec')}"
+    versions = f"trio {version('trio')}, msgspec {version('msgspec')}"
+    machine = f"{platform.machine()}, Python {platform.python_version()}, {versions}"
     print(f"{options.tasks} no-op tasks, concurrency {options.concurrency}, {options.rounds} rounds; {machine}\n")
-    print(f"{'':20s} {'tasks/s, median':>16s} {'min .. max':>22s} {'of the bare loop, median':>26s} {'min .. max':>16s}")
-    report: dict[str, Any] = {"tasks": options.tasks, "concurrency": options.concurrency, "machine": machine, "rows": {}}
+    print(
+        f"{'':20s} {'tasks/s, median':>16s} {'min .. max':>22s} {'of the bare loop, median':>26s} {'min .. max':>16s}"
+    )
+    report: dict[str, Any] = {
+        "tasks": options.tasks,
+        "concurrency": options.concurrency,
+        "machine": machine,
+        "rows": {},
+    }
     for name, values in rows.items():
         ratios = [value / base for value, base in zip(values, rows["bare loop"], strict=True)]
         rate, ratio = spread(values), spread(ratios)

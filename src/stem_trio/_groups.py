@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["inner_error", "single_error"]
+from typing import NoReturn
+
+__all__ = ["inner_error", "raise_unchanged", "single_error"]
 
 
 def single_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -20,3 +22,17 @@ def single_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
 def inner_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one exception that a nursery has wrapped, be it a group itself; the group if there are more."""
     return group.exceptions[0] if len(group.exceptions) == 1 else group
+
+
+def raise_unchanged(error: BaseException) -> NoReturn:
+    """Raise an exception out of the group that it came in, with its own cause and context.
+
+    ``raise error from None`` would wipe out the cause, which may be the only word about what has really happened, and
+    ``raise error`` would put the group in place of the context.
+    """
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        del error, context  # the traceback refers to this frame

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from ._groups import inner_error
+from ._bounded import bounded
+from ._groups import inner_error, raise_unchanged
+from ._validate import duration
 from .client import StemClient
 from .errors import WorkerStateError
 from .producer import DEFAULT_MAX_PAYLOAD_SIZE
@@ -16,7 +19,7 @@ from .worker import Worker
 from .worker.worker import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Sequence
     from datetime import timedelta
     from types import TracebackType
     from typing import Self
@@ -104,8 +107,10 @@ class StemApp(StemClient):
             lifecycle=lifecycle,
             heartbeat_interval=heartbeat_interval,
             clock=clock,
+            max_payload_size=max_payload_size,
             store_timeout=store_timeout,
         )
+        self._store_timeout = duration("store_timeout", store_timeout, positive=True)
         self._nursery: trio.Nursery | None = None
         self._worker_started = False
         self._block: AbstractAsyncContextManager[None] | None = None
@@ -116,9 +121,16 @@ class StemApp(StemClient):
         return cls(InMemoryBroker(clock=clock), InMemoryResultBackend(), clock=clock, **options)
 
     async def __aenter__(self) -> Self:
-        """Open the stores. The worker starts with the first enqueue, or with `start`."""
-        self._block = self._open()
-        await self._block.__aenter__()
+        """Open the stores. The worker starts with the first enqueue, or with `start`.
+
+        Raises:
+            WorkerStateError: it has been open before.
+        """
+        if self._block is not None:
+            raise WorkerStateError("an app is opened once, as its worker runs once; make a new one")
+        block = self._open()
+        await block.__aenter__()
+        self._block = block
         return self
 
     async def __aexit__(
@@ -129,14 +141,14 @@ class StemApp(StemClient):
         await self._block.__aexit__(kind, error, traceback)
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[None]:
+    async def _open(self) -> AsyncGenerator[None, None]:
         async with self.broker, self.backend:
             try:
                 async with trio.open_nursery() as self._nursery:
                     yield
                     await self.worker.shutdown()
             except BaseExceptionGroup as group:
-                raise inner_error(group) from None
+                raise_unchanged(inner_error(group))
             finally:
                 self._nursery = None
 
@@ -176,8 +188,8 @@ class StemApp(StemClient):
     async def drain(self) -> None:
         """Wait until the queues of the worker hold nothing that is ready, delayed or running.
 
-        Retries and children that go to those queues are waited for too. Under a fake clock hours of delay take
-        milliseconds.
+        Retries and children that go to those queues are waited for too, and so are the listeners of the worker's
+        signals. Under a fake clock hours of delay take milliseconds.
 
         Cancellation: changes nothing.
 
@@ -191,11 +203,13 @@ class StemApp(StemClient):
             with trio.move_on_after(interval) as scope:
                 await self.worker.wait_settled()
             interval = min(interval * 2, _POLL_LONGEST) if scope.cancelled_caught else _POLL_FIRST
+        await self.worker.wait_told()
 
     async def _unfinished(self) -> int:
         total = 0
         for queue in self.worker.queues:
-            total += (await self.broker.stats(queue)).unfinished
+            stats = await bounded("stats", self._store_timeout, partial(self.broker.stats, queue))
+            total += stats.unfinished
         return total
 
 

@@ -107,9 +107,7 @@ class StemClient:
         """Close the stores."""
         await self._stores.__aexit__(kind, error, traceback)
 
-    async def enqueue(
-        self, name: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
-    ) -> str:
+    async def enqueue(self, name: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]) -> str:
         """Enqueue a task by its name; as `Stem.enqueue`."""
         return (await self.submit(self.stem.call(name, args, **options))).id
 

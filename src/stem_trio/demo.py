@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -72,7 +72,7 @@ async def import_file(path: str) -> None:
 
 
 @task(name="search.slow", hard_time_limit=0.6)
-async def search(words: str) -> None:
+async def search(words: str) -> None:  # noqa: ARG001 - the argument shows in the call
     """Never ends: cancelled at its hard time limit."""
     await trio.sleep_forever()
 
@@ -104,7 +104,7 @@ class _Printer:
             what = f"\x1b[{_COLOURS[colour]}m{what:<10}\x1b[0m"
         print(f"{at}  {name:<14} {what:<10} {detail}", flush=True)
 
-    def on(self, what: str, colour: str, detail: Callable[[TaskEvent], str] = lambda event: "") -> Callable[..., None]:
+    def on(self, what: str, colour: str, detail: Callable[[TaskEvent], str] = lambda _: "") -> Callable[..., None]:
         return lambda event: self.line(event.task_name, what, colour, detail(event))
 
 
@@ -115,14 +115,20 @@ def _signals(printer: _Printer) -> StemSignals:
 
     signals = StemSignals()
     signals.after_task_publish.connect(
-        lambda event: printer.line(event.envelope.name, "enqueued", "grey", f"delay {event.delay:g} s" if event.delay else "")
+        lambda event: printer.line(
+            event.envelope.name, "enqueued", "grey", f"delay {event.delay:g} s" if event.delay else ""
+        )
     )
     signals.task_prerun.connect(printer.on("started", "blue", lambda event: f"attempt {event.attempt}"))
     signals.task_retry.connect(
-        lambda event: printer.line(event.task_name, "retrying", "yellow", f"in {event.delay:.2f} s, after {error(event)}")
+        lambda event: printer.line(
+            event.task_name, "retrying", "yellow", f"in {event.delay:.2f} s, after {error(event)}"
+        )
     )
     signals.task_succeeded.connect(printer.on("succeeded", "green"))
-    signals.task_failed.connect(lambda event: printer.line(event.task_name, "failed", "red", f"{event.reason}: {error(event)}"))
+    signals.task_failed.connect(
+        lambda event: printer.line(event.task_name, "failed", "red", f"{event.reason}: {error(event)}")
+    )
     signals.task_revoked.connect(lambda event: printer.line(event.task_name, "revoked", "red", event.reason or ""))
     signals.task_expired.connect(printer.on("expired", "red"))
     return signals
@@ -137,12 +143,12 @@ async def main() -> None:
         retry_strategy=ExponentialJitterRetryStrategy(base=0.3, max=1.0),
     )
     async with app:
-        handles: list[TaskHandle[object]] = [
+        handles: list[TaskHandle[Any]] = [
             await send_mail.enqueue(app, "ada@example.com"),
             await fetch_rates.enqueue(app, "EUR"),
             await encode_video.enqueue(app, frames=60),
             await build_report.enqueue(app, "2026-10"),
-            await import_file.enqueue(app, "/tmp/numbers.xls"),
+            await import_file.enqueue(app, "numbers.xls"),
             await search.enqueue(app, "everything"),
             await send_mail.with_options(delay=1.0, priority=9).enqueue(app, "grace@example.com", "Later"),
         ]

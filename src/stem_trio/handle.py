@@ -20,7 +20,7 @@ R = TypeVar("R")
 class ResultSource(Protocol):
     """Where a handle finds what became of its task."""
 
-    async def status(self, task_id: str) -> TaskStatus | None:
+    async def status(self, task: str) -> TaskStatus | None:
         """The status of a task."""
         ...
 

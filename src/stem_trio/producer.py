@@ -16,14 +16,19 @@ from . import signals as signals_module
 from ._bounded import bounded
 from ._validate import duration, integer
 from .clock import SystemClock, WallClock, to_datetime
+from .codec import ENCODE_ERRORS
 from .control import CONTROL_CHANNEL, RevokeTasks, encode_control
 from .envelope import WIRE_VERSION, DeadLetter, Envelope
 from .errors import (
     ConfigurationError,
+    InvalidOptionError,
     InvalidScheduleError,
     PayloadTooLargeError,
     ResultDecodeError,
+    SerializationError,
     StoreError,
+    StoreTimeoutError,
+    StoreUnavailableError,
     UnknownTaskError,
     WaitTimeoutError,
 )
@@ -48,6 +53,9 @@ T = TypeVar("T")
 DEFAULT_MAX_PAYLOAD_SIZE: Final = 256 * 1024
 _MAX_DELAY: Final = 10 * 365 * 86_400.0
 _PURGE_BATCH: Final = 500
+_MAX_FRAME: Final = 8 * 1024
+"""Bytes that an encoded envelope without headers has at most beside arguments and meta: five names of 200 characters
+in UTF-8, numbers, and field names."""
 
 _logger = logging.getLogger(__name__)
 
@@ -123,9 +131,7 @@ class Stem:
         definition = self.registry.resolve(name)
         return make_call(definition, definition.encode(args if args is not None else {}), options)
 
-    async def enqueue(
-        self, name: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
-    ) -> str:
+    async def enqueue(self, name: str, args: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]) -> str:
         """Enqueue a task by its name.
 
         Args:
@@ -170,20 +176,26 @@ class Stem:
         What `submit` and `enqueue_many` are made of. Errors and cancellation as `enqueue`.
         """
         now = self.clock.now()
+        # All of them are checked before a store is asked anything.
+        planned = [self._envelope(call, now, lineage) for call in calls]
         known = await self._finished_ids(calls)
         handles: list[TaskHandle[R]] = []
         by_delay: dict[float, list[int]] = {}
-        envelopes: list[Envelope] = []
-        for position, call in enumerate(calls):
-            envelope, delay = self._envelope(call, now, lineage)
-            envelopes.append(envelope)
+        for position, (call, (envelope, delay)) in enumerate(zip(calls, planned, strict=True)):
             created = envelope.id not in known
             handles.append(TaskHandle(self, envelope.id, call.definition, created=created))
             if created:
                 by_delay.setdefault(delay, []).append(position)
+        published = False
         for delay, positions in by_delay.items():
-            batch = [envelopes[position] for position in positions]
-            accepted = await self._publish(batch, delay)
+            batch = [planned[position][0] for position in positions]
+            try:
+                accepted = await self._publish(batch, delay)
+            except StoreUnavailableError as error:
+                # Those with another delay are in their queues, whatever the broker says of these.
+                error.maybe_applied = error.maybe_applied or published
+                raise
+            published = True
             for position, created in zip(positions, accepted, strict=True):
                 handles[position].created = created
         return handles
@@ -264,9 +276,12 @@ class Stem:
             parent_attempt=lineage.parent_attempt if lineage is not None else None,
             root_id=lineage.root_id if lineage is not None else None,
         )
-        # Only large arguments can make a large envelope: measuring is left out where they cannot.
-        if len(call.args) + len(call.meta) + 1024 > self._max_payload_size or headers:
-            size = len(envelope.encode())
+        # Measuring is left out where the rest, whose names and ids are bounded, cannot make it too large.
+        if len(call.args) + len(call.meta) + _MAX_FRAME > self._max_payload_size or headers:
+            try:
+                size = len(envelope.encode())
+            except ENCODE_ERRORS as error:
+                raise SerializationError("headers", str(error)) from error
             if size > self._max_payload_size:
                 raise PayloadTooLargeError(envelope.name, size, self._max_payload_size)
         return envelope, delay
@@ -285,9 +300,7 @@ class Stem:
         return await self._bounded("get", partial(self._results().get, str(task)))
 
     @overload
-    async def wait_for_task(
-        self, task: TaskHandle[R], timeout: float | timedelta | None = None
-    ) -> TaskResult[R]: ...
+    async def wait_for_task(self, task: TaskHandle[R], timeout: float | timedelta | None = None) -> TaskResult[R]: ...
     @overload
     async def wait_for_task(self, task: str, timeout: float | timedelta | None = None) -> TaskResult[Any]: ...
     async def wait_for_task(
@@ -307,7 +320,7 @@ class Stem:
             WaitTimeoutError: it is not over in time; holds the last status seen.
             ResultDecodeError: its result is not of the annotated type.
             ConfigurationError: there is no result backend.
-            StoreUnavailableError: the backend cannot be reached.
+            StoreUnavailableError: the backend cannot be reached, or did not answer in time.
 
         Cancellation: nothing happens to the task.
         """
@@ -316,14 +329,17 @@ class Stem:
         backend = self._results()
         status: TaskStatus | None = None
         # With no time to wait the question still is what the state is, and the answer takes the store's time.
-        with trio.move_on_after(seconds if seconds > 0 else self._store_timeout):
+        with trio.move_on_after(seconds or math.inf), trio.move_on_after(self._store_timeout) as looking:
             # Watch first, read then: an end between the two is seen by one or the other.
             async with backend.watch(task_id) as watch:
                 status = await backend.get(task_id)
+                looking.deadline = math.inf
                 if status is None:
                     raise UnknownTaskError(task_id)
                 while not status.state.terminal and seconds > 0:
                     status = await watch.changed()
+        if looking.cancelled_caught:
+            raise StoreTimeoutError("get", self._store_timeout)
         if status is None or not status.state.terminal:
             raise WaitTimeoutError(task_id, seconds, status)
         definition = task.definition if isinstance(task, TaskHandle) else self.registry.get(status.name)
@@ -356,9 +372,7 @@ class Stem:
         if status.state.terminal:
             return False
         reason = reason or ""
-        [marked] = await self._bounded(
-            "revoke", partial(self.broker.revoke, status.queue, [status.id], reason=reason)
-        )
+        [marked] = await self._bounded("revoke", partial(self.broker.revoke, status.queue, [status.id], reason=reason))
         if marked:
             message = encode_control(RevokeTasks((status.id,), reason))
             await self._bounded("broadcast", partial(self.broker.broadcast, CONTROL_CHANNEL, message))
@@ -429,7 +443,11 @@ class Stem:
                 replayed_status(letter.envelope, now=now, delay=seconds, deliveries=letter.deliveries)
                 for letter in letters
             ]
-            await self._bounded("record", partial(self.backend.record, statuses))
+            # They are back in their queue: as after publishing, nothing may fail them now.
+            try:
+                await self._bounded("record", partial(self.backend.record, statuses))
+            except StoreError as error:
+                _logger.warning("replayed %d task(s), but could not record that: %s", len(letters), error)
         return replayed
 
     def _results(self) -> ResultBackend:
@@ -446,10 +464,10 @@ def _delay(call: TaskCall[Any], now: float) -> float:
         # A moment that has passed means now: clocks differ, and a caller computes its moment before it calls.
         seconds = max(0.0, _moment("eta", call.eta) - now)
     elif call.delay is not None:
-        value = call.delay.total_seconds() if isinstance(call.delay, timedelta) else call.delay
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise InvalidScheduleError("delay", f"must be a finite number of seconds, not negative: {call.delay!r}")
-        seconds = float(value)
+        try:
+            seconds = duration("delay", call.delay)
+        except InvalidOptionError as error:
+            raise InvalidScheduleError("delay", str(error)) from None
     if seconds > _MAX_DELAY:
         raise InvalidScheduleError(
             "eta" if call.eta is not None else "delay", "lies more than ten years ahead; durations are in seconds"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["FunctionSignature", "arguments_error", "decode_arguments", "encode_arguments"]
 
 _MISSING: Final = msgspec.UNSET
-_PATH: Final = re.compile(r" - at `(?:key in )?\$\.(\w+)[^`]*`$")
+_PATH: Final = re.compile(r" - at (?:`key` in )?`\$\.(\w+)[^`]*`$")
 _FIELD: Final = re.compile(r"^Object (?:missing required|contains unknown) field `(\w+)`")
 
 

@@ -133,10 +133,26 @@ class FunctionTaskHandler(TaskHandler[R_co]):
         RegistrationError: entrypoint is not callable.
     """
 
+    @overload
+    def __init__(
+        self: FunctionTaskHandler[R],
+        name: str,
+        entrypoint: Callable[[TaskContext, Mapping[str, Any]], Coroutine[Any, Any, R]],
+        *,
+        options: TaskOptions | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: FunctionTaskHandler[R],
+        name: str,
+        entrypoint: Callable[[TaskContext, Mapping[str, Any]], R],
+        *,
+        options: TaskOptions | None = None,
+    ) -> None: ...
     def __init__(
         self,
         name: str,
-        entrypoint: Callable[[TaskContext, Mapping[str, Any]], Awaitable[R_co] | R_co],
+        entrypoint: Callable[[TaskContext, Mapping[str, Any]], Any],
         *,
         options: TaskOptions | None = None,
     ) -> None:
@@ -151,7 +167,8 @@ class FunctionTaskHandler(TaskHandler[R_co]):
 
     def call(self, context: TaskContext, args: Mapping[str, Any]) -> Awaitable[R_co] | R_co:
         """Call the function."""
-        return self.entrypoint(context, args)
+        result: Awaitable[R_co] | R_co = self.entrypoint(context, args)
+        return result
 
 
 @final
@@ -314,6 +331,10 @@ def _check_headers(headers: object) -> dict[str, str]:
         if not isinstance(key, str) or not isinstance(value, str):
             raise SerializationError(f"headers[{key!r}]", "name and value must be text")
         checked[key] = value
+    try:
+        encode(checked)
+    except ENCODE_ERRORS as error:
+        raise SerializationError("headers", str(error)) from error
     return checked
 
 
@@ -352,7 +373,7 @@ class BoundTask(Generic[P, R]):
         self._task = task
         self._call = call
 
-    def bind(self, *args: P.args, **kwargs: P.kwargs) -> TaskCall[R]:
+    def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskCall[R]:
         """As `Task.bind`."""
         definition = self._task.definition
         return make_call(definition, definition.bind(args, kwargs), self._call)
@@ -396,7 +417,7 @@ class Task(Generic[Q, P, C, R]):
     def __repr__(self) -> str:
         return f"<task {self.name}>"
 
-    def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> C:
+    def __call__(self, /, *args: Q.args, **kwargs: Q.kwargs) -> C:
         """Call the function itself."""
         return self.function(*args, **kwargs)
 
@@ -417,7 +438,7 @@ class Task(Generic[Q, P, C, R]):
                 ) from error
         return self._definition
 
-    def bind(self, *args: P.args, **kwargs: P.kwargs) -> TaskCall[R]:
+    def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskCall[R]:
         """A call to the task, checked and encoded, for `Stem.enqueue_many` or `Stem.submit`.
 
         Raises:

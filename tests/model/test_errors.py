@@ -43,7 +43,9 @@ STATUS = TaskStatus(id="id-1", name="n", queue="q", state=TaskState.RUNNING, ver
 
 def test_every_error_is_exported_and_in_the_tree():
     """Nothing is raised on purpose that `except StemError` would miss."""
-    defined = {name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__}
+    defined = {
+        name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
+    }
     assert set(errors.__all__) == defined
     assert all(issubclass(getattr(errors, name), StemError) for name in errors.__all__)
 
@@ -120,8 +122,10 @@ def test_what_ends_a_run_is_not_about_input_or_stores(error):
         (SerializationError("meta", "is a file"), "meta: is a file", {"field": "meta"}),
         (
             PayloadTooLargeError("t", 300, 200),
-            "task 't': the encoded task has 300 bytes, over the limit of 200; "
-            "store the data elsewhere and pass a reference, or raise max_payload_size",
+            (
+                "task 't': the encoded task has 300 bytes, over the limit of 200; "
+                "store the data elsewhere and pass a reference, or raise max_payload_size"
+            ),
             {"size": 300, "limit": 200},
         ),
         (InvalidScheduleError("eta", "is naive"), "eta: is naive", {"option": "eta"}),
@@ -172,13 +176,17 @@ def test_messages_and_attributes(error, message, attributes):
 
 
 class Outer:
-    class Inner(Exception):
+    class InnerError(Exception):
         pass
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(ValueError, "ValueError"), (Outer.Inner, f"{__name__}.Outer.Inner"), (LeaseLostError, "stem_trio.errors.LeaseLostError")],
+    [
+        (ValueError, "ValueError"),
+        (Outer.InnerError, f"{__name__}.Outer.InnerError"),
+        (LeaseLostError, "stem_trio.errors.LeaseLostError"),
+    ],
 )
 def test_type_name(kind, name):
     """Built-in classes go by their name, others by module and qualified name."""

@@ -60,7 +60,9 @@ def test_nothing_is_set_at_first():
 
 def test_every_option_has_an_effect():
     """What can be set is what takes effect, with the documented defaults."""
-    assert {field.name for field in attrs.fields(TaskOptions)} == {field.name for field in attrs.fields(EffectiveOptions)}
+    assert {field.name for field in attrs.fields(TaskOptions)} == {
+        field.name for field in attrs.fields(EffectiveOptions)
+    }
     assert attrs.asdict(TaskOptions().effective()) == DEFAULTS
 
 

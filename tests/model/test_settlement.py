@@ -206,7 +206,14 @@ def test_deciding_is_pure(outcome):
 # --- records without an outcome ---------------------------------------------------------------------------------------
 
 LINE = make_envelope(result_ttl=RESULT_TTL, parent_id="id-0", root_id="id-00")
-COMMON = {"id": "id-1", "name": "mail.send", "queue": "mail", "updated_at": NOW, "parent_id": "id-0", "root_id": "id-00"}
+COMMON = {
+    "id": "id-1",
+    "name": "mail.send",
+    "queue": "mail",
+    "updated_at": NOW,
+    "parent_id": "id-0",
+    "root_id": "id-00",
+}
 
 
 def test_live_ttl_is_a_week():
@@ -270,8 +277,7 @@ def test_versions_follow_the_life_of_a_task(deliveries):
     submitted = submitted_status(LINE, now=NOW, delay=0).version
     given_back = {end(Interrupted(), deliveries), end(Failed(BOOM), deliveries)}
     terminal = {
-        end(outcome, deliveries)
-        for outcome in (Succeeded(), Failed(BOOM, reason="x"), Revoked(), Expired())
+        end(outcome, deliveries) for outcome in (Succeeded(), Failed(BOOM, reason="x"), Revoked(), Expired())
     } | {purged_status(LINE, now=NOW, deliveries=deliveries).version}
     replayed = replayed_status(LINE, now=NOW, delay=0, deliveries=deliveries).version
     assert len(given_back) == len(terminal) == 1

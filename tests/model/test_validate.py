@@ -88,7 +88,14 @@ def test_integer_minimum():
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [(0, 0.0), (3, 3.0), (0.25, 0.25), (timedelta(minutes=2), 120.0), (timedelta(0), 0.0), (timedelta.max, 86399999999999.999999)],
+    [
+        (0, 0.0),
+        (3, 3.0),
+        (0.25, 0.25),
+        (timedelta(minutes=2), 120.0),
+        (timedelta(0), 0.0),
+        (timedelta.max, 86399999999999.999999),
+    ],
 )
 def test_duration_accepts(value, seconds):
     """Numbers are seconds, timedeltas are converted."""
@@ -105,9 +112,7 @@ def test_duration_refuses(value):
 
 
 @pytest.mark.parametrize("value", [-1, -0.001, timedelta(seconds=-1)])
-@pytest.mark.parametrize(
-    ("positive", "problem"), [(False, "must not be negative"), (True, "must be more than 0")]
-)
+@pytest.mark.parametrize(("positive", "problem"), [(False, "must not be negative"), (True, "must be more than 0")])
 def test_negative_durations(value, positive, problem):
     """No duration is negative; the error shows the value as it was given."""
     with pytest.raises(InvalidOptionError, match=f"{problem}$") as caught:
@@ -132,7 +137,9 @@ def test_queue_names(name):
 @pytest.mark.parametrize("name", [None, 1, b"q", "", " ", " q", "q ", "a\nb", "a\0b", "a\u00a0b", "\ud800"])
 def test_bad_queue_names(name):
     """Empty names, blanks around, control characters and what is no text are refused by name."""
-    with pytest.raises(InvalidOptionError, match="must be a non-empty printable string without blanks around it") as caught:
+    with pytest.raises(
+        InvalidOptionError, match="must be a non-empty printable string without blanks around it"
+    ) as caught:
         queue_name("queue", name)
     assert caught.value.option == "queue"
 

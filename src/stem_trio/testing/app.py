@@ -54,13 +54,19 @@ class RecordingStemApp(StemApp):
 
     @classmethod
     def for_test(cls, **options: Any) -> Self:
-        """One in memory, with signals of its own and a wall clock that follows trio's, unless `options` say otherwise."""
+        """One in memory, with signals of its own and a wall clock that follows trio's.
+
+        Args:
+            options: those of `StemApp`, for something else than that.
+        """
         options.setdefault("clock", TrioClock())
         options.setdefault("signals", StemSignals())
-        app = cls.in_memory(**options)
-        app._enqueued = []
-        app.stem.signals.after_task_publish.connect(app._remember, priority=1_000_000)
-        return app
+        return cls.in_memory(**options)._recording()
+
+    def _recording(self) -> Self:
+        self._enqueued = []
+        self.stem.signals.after_task_publish.connect(self._remember, priority=1_000_000)
+        return self
 
     def _remember(self, event: PublishEvent) -> None:
         envelope = event.envelope

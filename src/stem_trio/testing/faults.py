@@ -2,15 +2,16 @@
 
 Every operation of a store has two points, before and after it has taken effect: ``broker.settle:before``,
 ``broker.settle:after``. At each a test can let the call fail, hang, or do anything else (such as ending the process).
-Between any two steps that a worker takes with its stores lies such a point, so that a loop over all of them covers every
-moment at which a crash may find it.
+Between any two steps that a worker takes with its stores lies such a point, so that a loop over all of them covers
+every moment at which a crash may find it.
 """
 
 from __future__ import annotations
 
+import inspect
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Literal, TypeVar, final
 
 import attrs
 import trio
@@ -19,7 +20,7 @@ from ..abc import Broker, ResultBackend
 from ..errors import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
     from typing import Self
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ..outcome import Settlement
     from ..status import TaskStatus, WorkerHeartbeat
 
-__all__ = ["FaultyBackend", "FaultyBroker", "Faults"]
+__all__ = ["Faults", "FaultyBackend", "FaultyBroker"]
 
 T = TypeVar("T")
 When = Literal["before", "after"]
@@ -76,11 +77,11 @@ class Faults:
         self._rules.append(_Rule(point, action, skip, times))
 
     def fail(self, operation: str, *, when: When = "before", skip: int = 0, times: float = float("inf")) -> None:
-        """Let an operation fail as if the store were away: before it takes effect, or after, which the caller cannot tell.
+        """Let an operation fail as if the store were away.
 
         Args:
             operation: such as ``broker.settle``.
-            when: see above.
+            when: before it takes effect, or after it, which the caller cannot tell.
             skip: how many calls to let pass first.
             times: how many calls fail then.
         """
@@ -113,8 +114,8 @@ class Faults:
                 continue
             rule.times -= 1
             result = rule.action()
-            if result is not None:
-                await _as_awaitable(result)
+            if inspect.isawaitable(result):
+                await result
 
     async def around(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
         """An operation with its two points."""
@@ -122,10 +123,6 @@ class Faults:
         result = await call()
         await self.reach(f"{operation}:after")
         return result
-
-
-async def _as_awaitable(result: Any) -> None:
-    await result
 
 
 @final
@@ -210,7 +207,7 @@ class FaultyBroker(Broker):
         return self._subscribe(channel)
 
     @asynccontextmanager
-    async def _subscribe(self, channel: str) -> AsyncIterator[Subscription]:
+    async def _subscribe(self, channel: str) -> AsyncGenerator[Subscription, None]:
         await self.faults.reach("broker.subscribe:before")
         async with self.inner.subscribe(channel) as subscription:
             await self.faults.reach("broker.subscribe:after")
@@ -259,7 +256,7 @@ class FaultyBackend(ResultBackend):
         return self._watch(task_id)
 
     @asynccontextmanager
-    async def _watch(self, task_id: str) -> AsyncIterator[StatusWatch]:
+    async def _watch(self, task_id: str) -> AsyncGenerator[StatusWatch, None]:
         await self.faults.reach("backend.watch:before")
         async with self.inner.watch(task_id) as watch:
             await self.faults.reach("backend.watch:after")

@@ -52,7 +52,7 @@ class ControlListener:
     def _handle(self, data: bytes) -> None:
         try:
             message = decode_control(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # msgspec wraps not all of them
             _logger.warning("ignoring a control message that cannot be read: %s", error)
             return
         self._revoke(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import heapq
 import itertools
 import logging
@@ -69,6 +70,8 @@ class Fetcher:
         self._waiting: list[tuple[int, int, Held]] = []
         self._order = itertools.count()
         self._stopped = False
+        # Runs are started from each other's ends, and must not inherit the context variables of the one before.
+        self._context = contextvars.copy_context()
 
     async def run(self) -> None:
         """Claim and start, for ever.
@@ -101,14 +104,18 @@ class Fetcher:
                 self._keeper.added(held)
                 heapq.heappush(self._waiting, (-delivery.envelope.priority, next(self._order), held))
             self._start_waiting()
+            if len(self._waiting) > 2 * setup.capacity:
+                # Deliveries that have lost their lease while they waited; they must not pile up behind long runs.
+                self._waiting = [entry for entry in self._waiting if entry[2].phase is Phase.WAITING]
+                heapq.heapify(self._waiting)
 
     def _start_waiting(self) -> None:
-        while self._waiting and self._holdings.running < self._setup.concurrency:
+        while self._waiting and self._holdings.running < self._setup.concurrency and not self._stopped:
             held = heapq.heappop(self._waiting)[2]
             if held.phase is Phase.WAITING:
                 held.phase = Phase.RUNNING
                 self._holdings.running += 1
-                self._nursery.start_soon(self._run, held)
+                self._context.run(self._nursery.start_soon, self._run, held)
 
     async def _run(self, held: Held) -> None:
         outcome: Outcome = INTERRUPTED
@@ -118,8 +125,7 @@ class Fetcher:
             # However it ends, cancellation and errors of the worker's own included, the delivery is accounted for.
             self._holdings.running -= 1
             self._settler.finish(held, outcome)
-            if not self._stopped:
-                self._start_waiting()
+            self._start_waiting()
 
     def stop(self) -> None:
         """Start nothing more, and have what waits given back."""

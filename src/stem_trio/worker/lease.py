@@ -49,8 +49,8 @@ class LeaseKeeper:
         self._kick = trio.Event()
 
     def added(self, held: Held) -> None:
-        """A delivery was taken in."""
-        if held.renew_at < self._wake_at and not self._kick.is_set():
+        """A delivery was taken in, or is to be renewed at another time than before."""
+        if held.renew_at < self._wake_at:
             self._kick.set()
 
     async def run(self) -> None:
@@ -61,19 +61,21 @@ class LeaseKeeper:
         Raises:
             StoreError: the broker refuses for a reason other than being away.
         """
-        while True:
-            now = trio.current_time()
-            due, self._wake_at = self._look(now)
-            if due:
-                await self._renew(due)
-                continue
-            self._kick = trio.Event()
-            with trio.move_on_at(self._wake_at):
-                await self._kick.wait()
+        # Each call in a task of its own: one that hangs must not keep others waiting, whose leases may be much shorter.
+        async with trio.open_nursery() as calls:
+            while True:
+                for batch in self._take_due(trio.current_time()):
+                    calls.start_soon(self._renew, batch)
+                self._kick = trio.Event()
+                with trio.move_on_at(self._wake_at):
+                    await self._kick.wait()
 
-    def _look(self, now: float) -> tuple[list[Held], float]:
-        """What is to be renewed now, and when to look again."""
-        due: list[Held] = []
+    def _take_due(self, now: float) -> list[list[Held]]:
+        """What is to be renewed now, in batches of leases of about the same length; also sets when to look again.
+
+        The shortest lease of a batch says how long its call may take.
+        """
+        due: dict[int, list[Held]] = {}
         ended: list[Held] = []
         wake_at = math.inf
         for held in self._holdings:
@@ -84,11 +86,13 @@ class LeaseKeeper:
                 continue
             # A little early where it saves a round trip: renewed together, leases stay together.
             if held.renew_at <= now + held.lease.duration / 20:
-                due.append(held)
+                held.renew_at = math.inf  # until the call has ended, which sets it anew
+                due.setdefault(math.frexp(held.lease.duration)[1] // 2, []).append(held)
             wake_at = min(wake_at, held.renew_at, held.deadline)
         for held in ended:
             self._lost(held)
-        return due, wake_at
+        self._wake_at = wake_at
+        return list(due.values())
 
     async def _renew(self, due: Sequence[Held]) -> None:
         sent_at = trio.current_time()
@@ -102,6 +106,7 @@ class LeaseKeeper:
             now = trio.current_time()
             for held in due:
                 held.renew_at = now + held.lease.duration * random.uniform(0.08, 0.12)
+                self.added(held)
             return
         for held, lease, kept in zip(due, leases, renewed, strict=True):
             self._apply(held, sent_at, lease.duration, kept=kept)
@@ -111,6 +116,7 @@ class LeaseKeeper:
             held.deadline = max(held.deadline, sent_at + duration)
             held.scope.deadline = min(held.deadline, self._holdings.stop_at)
             held.renew_at = sent_at + duration / 3
+            self.added(held)
         elif held.phase is Phase.FINISHED:
             # Settled in the meantime, or about to be refused: the settler learns which.
             held.renew_at = math.inf

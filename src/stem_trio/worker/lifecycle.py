@@ -56,8 +56,12 @@ class WorkerState(enum.Enum):
     STOPPED = "stopped"
 
 
-def _seconds(name: str) -> Callable[[object], float]:
-    return lambda value: duration(name, value)
+def _soft_grace_period(value: object) -> float:
+    return duration("soft_grace_period", value)
+
+
+def _force_shutdown_after(value: object) -> float:
+    return duration("force_shutdown_after", value)
 
 
 @final
@@ -68,7 +72,8 @@ class WorkerLifecycleConfig:
     Args:
         install_signal_handlers: whether SIGTERM (warm), SIGINT (soft) and SIGQUIT (hard) stop the worker; a second
             signal makes it hard, a third one ends the process at once. None, the default: when `Worker.run` is awaited
-            by itself in the main thread, and not when the worker is started inside somebody else's nursery.
+            by the main task of the program in the main thread, and not when the worker runs in a nursery beside other
+            things.
         soft_grace_period: seconds (or timedelta) that running handlers get, in a warm or soft shutdown, to end by
             themselves.
         force_shutdown_after: seconds (or timedelta) that cancelled handlers, and the settling of what has ended, get
@@ -79,8 +84,8 @@ class WorkerLifecycleConfig:
     """
 
     install_signal_handlers: bool | None = None
-    soft_grace_period: float | timedelta = attrs.field(default=30.0, converter=_seconds("soft_grace_period"))
-    force_shutdown_after: float | timedelta = attrs.field(default=10.0, converter=_seconds("force_shutdown_after"))
+    soft_grace_period: float | timedelta = attrs.field(default=30.0, converter=_soft_grace_period)
+    force_shutdown_after: float | timedelta = attrs.field(default=10.0, converter=_force_shutdown_after)
 
     @property
     def grace(self) -> float:
@@ -119,6 +124,7 @@ class Shutdown:
         mode: what was asked for so far; None when nothing was.
         fetch: scope of the fetcher.
         drain: scope of the runs.
+        grace: scope of whoever waits for the grace period to end.
         kill: scope of everything.
         stop_at: deadline of the kill scope.
         closed: whether all runs have ended, and only settling is left.
@@ -130,6 +136,7 @@ class Shutdown:
         self.mode: ShutdownMode | None = None
         self.fetch: Final = trio.CancelScope()
         self.drain: Final = trio.CancelScope()
+        self.grace: Final = trio.CancelScope()
         self.kill: Final = trio.CancelScope(shield=True)
         self.stop_at = math.inf
         self.closed = False
@@ -150,7 +157,7 @@ class Shutdown:
         self.mode = mode
         self.stop_at = min(self.stop_at, until + self._config.force_after)
         self.kill.deadline = self.stop_at
-        self.drain.deadline = until
+        self.drain.deadline = self.grace.deadline = until
         if mode is ShutdownMode.HARD:
             self.drain.cancel()
         self.fetch.cancel()
@@ -166,19 +173,23 @@ class Shutdown:
 _MODES: Final = {"SIGTERM": ShutdownMode.WARM, "SIGINT": ShutdownMode.SOFT, "SIGQUIT": ShutdownMode.HARD}
 
 
-async def watch_signals(shutdown: Shutdown) -> None:
-    """Let the operating system's signals stop the worker, for ever.
+async def watch_signals(shutdown: Shutdown, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Let the operating system's signals stop the worker, for ever. Started once the handlers are in place.
 
     Cancellation: the former handlers are put back.
     """
     modes = {getattr(signal, name): mode for name, mode in _MODES.items() if hasattr(signal, name)}
+    count = 0
     with trio.open_signal_receiver(*modes) as signals:
+        task_status.started()
         async for signum in signals:
             name = signal.Signals(signum).name
-            if shutdown.mode is None:
+            # Counted, whatever else has asked the worker to stop: the first signal must not be what ends the process.
+            count += 1
+            if count == 1:
                 _logger.info("%s: stopping (%s)", name, modes[signum].name.lower())
                 shutdown.request(modes[signum])
-            elif shutdown.mode is not ShutdownMode.HARD:
+            elif count == 2:
                 _logger.warning("%s again: cancelling what runs, and giving it back", name)
                 shutdown.request(ShutdownMode.HARD)
             else:

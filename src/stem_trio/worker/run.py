@@ -117,6 +117,8 @@ class Runner:
         definition = held.definition
         assert definition is not None, "refused before"
         envelope = held.delivery.envelope
+        # A handler may do much before it first waits, or run in a thread: none is started in a worker that is ending.
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             arguments = definition.decode(envelope.args)
         except ArgumentsError as error:
@@ -186,7 +188,7 @@ class Runner:
                 # The test of the exact type is for speed: it spares every task the abstract one.
                 if type(value) is CoroutineType or isinstance(value, Awaitable):
                     value = await value
-        except (trio.Cancelled, KeyboardInterrupt):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - what a handler lets out is its failure, SystemExit included
             return self._raised(held, error, limit)
@@ -207,35 +209,51 @@ class Runner:
         """
         definition = held.definition
         assert definition is not None, "refused before"
+        # Places are taken by threads that were given up, too. A call that waits for one has not begun; no shield yet.
+        place = _ThreadPlace(self._threads)
+        await place.wait_free()
         held.scope.shield = True
         try:
             return await trio.to_thread.run_sync(
-                definition.call, context, arguments, abandon_on_cancel=True, limiter=self._threads
+                definition.call, context, arguments, abandon_on_cancel=True, limiter=place
             )
         except trio.Cancelled:
-            _logger.warning(
-                "task %s (%s) was given up, but runs on in its thread; its outcome will be refused",
-                definition.name,
-                held.id,
-            )
+            # The shield stays on, so that the scopes of the run itself tell why, whatever is cancelled around them.
+            if place.taken:
+                _logger.warning(
+                    "task %s (%s) was given up, but runs on in its thread; its outcome will be refused",
+                    definition.name,
+                    held.id,
+                )
             raise
         finally:
-            held.scope.shield = False
+            place.leave_untaken()
 
     def _raised(self, held: Held, error: BaseException, limit: trio.CancelScope | None) -> Outcome | None:
         """What it means that the handler raised something; raises it again where it is not the handler's own."""
-        if isinstance(error, BaseExceptionGroup) and not isinstance(error, ExceptionGroup):
-            foreign, _ = error.split((trio.Cancelled, KeyboardInterrupt))
-            if foreign is not None:
-                # A nursery was cancelled, and some of its tasks failed over it.
-                raise foreign
+        if isinstance(error, BaseExceptionGroup):
+            interrupt, _ = error.split(KeyboardInterrupt)
+            if interrupt is not None:
+                raise interrupt
+        cancelled_now = trio.current_effective_deadline() == -math.inf
+        if cancelled_now:
+            if isinstance(error, trio.Cancelled):
+                raise error
+            if isinstance(error, BaseExceptionGroup):
+                cancelled, _ = error.split(trio.Cancelled)
+                if cancelled is not None:
+                    # A nursery was cancelled, and some of its tasks failed over it.
+                    raise cancelled
+        # Any other Cancelled is one that the handler has kept from elsewhere: no scope of this worker would take it.
         # While it is being cancelled, what a handler raises comes of that, and the reason for it is what counts.
         if held.scope.cancel_called:
             return None
-        if limit is not None and limit.cancel_called:
-            return self._timed_out(held)
         if self._drain.cancel_called and not held.thread:
             return INTERRUPTED
+        if limit is not None and limit.cancel_called:
+            return self._timed_out(held)
+        if cancelled_now and not held.thread:
+            return INTERRUPTED  # the worker ends with an error, without having been asked to
         return self._failures.failed(held, error)
 
     # --- after a cancellation -------------------------------------------------------------------------------------
@@ -246,7 +264,7 @@ class Runner:
             return Revoked(held.revoke_reason)
         if held.cause is Cause.LEASE_LOST or trio.current_time() >= held.deadline:
             return _LEASE_LOST
-        if trio.current_time() >= held.scope.deadline:
+        if held.thread and trio.current_time() >= held.scope.deadline:
             # The worker's own end, up to which it waits for a thread. Given back now, the task could start elsewhere
             # beside the thread: it is left to come back when the lease runs out, or the process ends.
             return _LEASE_LOST
@@ -255,6 +273,36 @@ class Runner:
     def _timed_out(self, held: Held) -> Outcome:
         limit = held.delivery.envelope.hard_time_limit
         return self._failures.timed_out(held, HardTimeLimitError(f"the hard time limit of {limit:g} s has passed"))
+
+
+@final
+class _ThreadPlace:
+    """One place among the threads: waited for first, then held from the start of the thread to its end.
+
+    `trio.to_thread.run_sync` takes it for a limiter; it gives the place back when the thread ends, however long after
+    the call was given up.
+    """
+
+    def __init__(self, places: trio.CapacityLimiter) -> None:
+        self._places = places
+        self.taken = False
+
+    async def wait_free(self) -> None:
+        """Wait for the place, and keep it for the thread."""
+        await self._places.acquire_on_behalf_of(self)
+
+    def leave_untaken(self) -> None:
+        """Give it back, if the thread was not even started."""
+        if not self.taken:
+            self._places.release_on_behalf_of(self)
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:  # noqa: ARG002 - there is only one
+        """The thread is started."""
+        self.taken = True
+
+    def release_on_behalf_of(self, borrower: object) -> None:  # noqa: ARG002 - there is only one
+        """The thread has ended."""
+        self._places.release_on_behalf_of(self)
 
 
 @final

@@ -11,7 +11,7 @@ import trio
 from ..errors import StoreUnavailableError
 from ..outcome import LeaseLost, Outcome, Release
 from ..settlement import decide
-from .held import Phase
+from .held import Cause, Phase
 from .report import Reporter
 from .setup import Backoff
 
@@ -51,6 +51,9 @@ class Settler:
         """A run has ended; have that recorded and settled. Never waits."""
         if held.phase is Phase.FINISHED:
             return
+        if held.cause is Cause.LEASE_LOST or held.deadline <= trio.current_time():
+            # Whatever the handler made of it. A settlement would be refused; a record, written first, might not be.
+            outcome = _LEASE_LOST
         held.phase = Phase.FINISHED
         held.outcome = outcome
         setup = self._setup
@@ -103,7 +106,8 @@ class Settler:
                     self._drop_lost()
                     if self._queue:
                         await trio.sleep(backoff.next())
-                        self._drop_lost()
+                # Leases may have ended while the store was slow, too.
+                self._drop_lost()
             self._kick = trio.Event()
             self._idle.set()
 

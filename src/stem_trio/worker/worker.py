@@ -10,14 +10,14 @@ import trio
 from trio_util import AsyncValue
 
 from .. import signals as signals_module
-from .._groups import inner_error, single_error
+from .._groups import inner_error, raise_unchanged, single_error
 from .._validate import duration, integer, queue_name
 from ..clock import SystemClock
 from ..errors import InvalidOptionError, WorkerStateError
 from ..events import WorkerEvent, WorkerStopped
 from ..ids import new_worker_id
 from ..outcome import LeaseLost
-from ..producer import Stem
+from ..producer import DEFAULT_MAX_PAYLOAD_SIZE, Stem
 from ..retry import ExponentialJitterRetryStrategy
 from ..task import TaskRegistry
 from .control import ControlListener
@@ -34,7 +34,7 @@ from .settle import Settler
 from .setup import Setup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import timedelta
     from types import TracebackType
     from typing import Self
@@ -78,6 +78,7 @@ class Worker:
         heartbeat_interval: seconds (or timedelta) between signs of life. Default 10.
         name: the readable part of its id; by default the host's name.
         clock: the wall clock.
+        max_payload_size: greatest size in bytes of an encoded task that a handler enqueues; see `Stem`.
         store_timeout: seconds (or timedelta) that one call to a store may take. Default 10.
 
     Raises:
@@ -107,6 +108,7 @@ class Worker:
         heartbeat_interval: float | timedelta = 10.0,
         name: str | None = None,
         clock: WallClock | None = None,
+        max_payload_size: int = DEFAULT_MAX_PAYLOAD_SIZE,
         store_timeout: float | timedelta = 10.0,
     ) -> None:
         registry = registry if registry is not None else TaskRegistry()
@@ -116,7 +118,15 @@ class Worker:
         clock = clock if clock is not None else SystemClock()
         concurrency = integer("concurrency", concurrency, minimum=1)
         timeout = duration("store_timeout", store_timeout, positive=True)
-        stem = Stem(broker, backend, registry=registry, signals=signals, clock=clock, store_timeout=timeout)
+        stem = Stem(
+            broker,
+            backend,
+            registry=registry,
+            signals=signals,
+            clock=clock,
+            max_payload_size=max_payload_size,
+            store_timeout=timeout,
+        )
         self._setup = Setup(
             worker_id=new_worker_id(name),
             queues=_queues(queue, queues),
@@ -136,6 +146,7 @@ class Worker:
         self._state = AsyncValue(WorkerState.CREATED)
         self._shutdown: Shutdown | None = None
         self._fetcher: Fetcher | None = None
+        self._failure: BaseException | None = None
         self._block: AbstractAsyncContextManager[None] | None = None
         self._holdings = Holdings(self._setup.capacity)
         self._pump = EventPump()
@@ -162,12 +173,15 @@ class Worker:
     @property
     def state(self) -> WorkerState:
         """Where it is in its life."""
-        return self._state.value
+        state: WorkerState = self._state.value
+        return state
 
     @property
     def totals(self) -> Mapping[str, int]:
-        """How many runs have ended how, by ``succeeded``, ``failed``, ``retried``, ``revoked``, ``expired``,
-        ``released`` and ``lease_lost``."""
+        """How many runs have ended how.
+
+        By ``succeeded``, ``failed``, ``retried``, ``revoked``, ``expired``, ``released`` and ``lease_lost``.
+        """
         return self._settler.reporter.totals
 
     @property
@@ -180,7 +194,8 @@ class Worker:
     async def run(self, *, task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until `shutdown` is called, a signal arrives, or a part of the worker fails.
 
-        Await it by itself, or ``await nursery.start(worker.run)`` in a trio nursery or an anyio task group.
+        Await it by itself, or ``await nursery.start(worker.run)`` in a trio nursery or an anyio task group. A worker
+        that was shut down before does not start: this returns at once.
 
         Cancellation: a hard shutdown. Handlers are cancelled and deliveries given back, behind a shield that lasts
         `WorkerLifecycleConfig.force_shutdown_after` at most; then it is passed on.
@@ -190,29 +205,45 @@ class Worker:
             StoreError: a store refused an operation for a reason other than being away.
             BaseException: whatever else escaped from a part of the worker. Never an error of a handler.
         """
+        if self._state.value is WorkerState.STOPPED and self._shutdown is None:
+            _logger.warning("worker %s was shut down before it could start", self.id)
+            task_status.started(self)
+            return
         if self._state.value is not WorkerState.CREATED:
             raise WorkerStateError(f"worker {self.id} has been run before; make a new one")
         self._state.value = WorkerState.STARTING
-        alone = task_status is trio.TASK_STATUS_IGNORED
+        alone = task_status is trio.TASK_STATUS_IGNORED and _in_main_task()
         self._shutdown = Shutdown(self._lifecycle, self._on_shutdown)
         try:
             install = self._lifecycle.signals_wanted(alone=alone)
+            # Below, a cancellation takes a moment to arrive, in which a worker that is not to run could start a task.
+            await trio.lowlevel.checkpoint_if_cancelled()
             async with trio.open_nursery() as host:
                 host.start_soon(self._follow, self._shutdown)
                 if install:
-                    host.start_soon(watch_signals, self._shutdown)
+                    # Waited for: whoever is told that the worker is ready may send it a signal at once.
+                    await host.start(watch_signals, self._shutdown)
                 # From here on the host's cancellation reaches the worker through `_follow` only, as a shutdown with
                 # its own deadline, which is the shield's.
                 try:
                     with self._shutdown.kill:
                         await self._serve(self._shutdown, task_status)
+                    self._raise_failure()
                 finally:
                     await self._ended(self._shutdown)
                 host.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise single_error(group) from None
+            raise_unchanged(single_error(group))
         finally:
             self._state.value = WorkerState.STOPPED
+
+    def _raise_failure(self) -> None:
+        """Raise what ended the runs, where the worker's time was over before that could get through."""
+        error = self._failure
+        if isinstance(error, BaseExceptionGroup):
+            error = error.split(trio.Cancelled)[1]
+        if error is not None and not isinstance(error, trio.Cancelled):
+            raise error
 
     async def _ended(self, shutdown: Shutdown) -> None:
         """Everything of the worker has ended; say so, even where it ends with an error."""
@@ -245,10 +276,18 @@ class Worker:
         """
         await self._settler.wait_progress()
 
+    async def wait_told(self) -> None:
+        """Wait until listeners have been told of everything that has happened so far.
+
+        Cancellation: changes nothing.
+        """
+        await self._pump.wait_empty()
+
     async def __aenter__(self) -> Self:
         """Run in a nursery of its own; ready when this returns."""
-        self._block = self._running()
-        await self._block.__aenter__()
+        block = self._running()
+        await block.__aenter__()
+        self._block = block  # not before: what refuses to be entered a second time must not replace the first
         return self
 
     async def __aexit__(
@@ -259,14 +298,14 @@ class Worker:
         await self._block.__aexit__(kind, error, traceback)
 
     @asynccontextmanager
-    async def _running(self) -> AsyncIterator[None]:
+    async def _running(self) -> AsyncGenerator[None, None]:
         try:
             async with trio.open_nursery() as nursery:
                 await self.start(nursery)
                 yield
                 await self.shutdown()
         except BaseExceptionGroup as group:
-            raise inner_error(group) from None
+            raise_unchanged(inner_error(group))
 
     # --- stopping -------------------------------------------------------------------------------------------------
 
@@ -278,7 +317,7 @@ class Worker:
         Any mode stops claiming and gives back what has not started. ``warm`` lets running handlers end by themselves;
         ``soft`` also asks them to, by `TaskContext.cancelled`; after the grace period both turn into ``hard``, which
         cancels handlers and gives their tasks back with attempts and retries unchanged. A worker that is already
-        stopping can be made to stop more urgently, not less. One that does not run is stopped.
+        stopping can be made to stop more urgently, not less. One that has not started never will.
 
         Args:
             mode: see above.
@@ -292,8 +331,9 @@ class Worker:
         wanted = ShutdownMode.of(mode)
         seconds = None if grace is None else duration("grace", grace)
         if self._shutdown is None:
-            return
-        if self._state.value is not WorkerState.STOPPED:
+            # It may be about to start, in a task that has not had its turn: it must not run when this has returned.
+            self._state.value = WorkerState.STOPPED
+        elif self._state.value is not WorkerState.STOPPED:
             self._shutdown.request(wanted, seconds)
         await self._state.wait_value(WorkerState.STOPPED)
 
@@ -315,9 +355,13 @@ class Worker:
 
     @staticmethod
     async def _follow(shutdown: Shutdown) -> None:
-        """Wait to be cancelled together with whoever runs the worker, and let that be a hard shutdown."""
+        """Wait to be cancelled together with whoever runs the worker, or for the grace period to end.
+
+        Either makes the shutdown a hard one.
+        """
         try:
-            await trio.sleep_forever()
+            with shutdown.grace:
+                await trio.sleep_forever()
         finally:
             shutdown.request(ShutdownMode.HARD)
 
@@ -336,53 +380,71 @@ class Worker:
         await setup.signals.worker_init.send(self._event())
         try:
             async with trio.open_nursery() as services:
-                services.start_soon(self._pump.run)
-                services.start_soon(self._settler.run)
-                services.start_soon(heartbeat.run)
-                services.start_soon(ControlListener(setup, self._holdings).run)
+                for part in (
+                    self._pump.run,
+                    self._settler.run,
+                    heartbeat.run,
+                    ControlListener(setup, self._holdings).run,
+                ):
+                    services.start_soon(self._part, shutdown, part)
                 await self._work(shutdown, services, task_status)
                 services.cancel_scope.cancel()
         finally:
             # A part that has failed took the settler with it. What the runs left behind is given back here, as far as
             # the time that `close` has left allows.
             shutdown.close()
-            await self._settler.settle_rest()
-            await heartbeat.end()
+            # A scope of its own, so that running out of time does not put a cancellation in place of the error.
+            with trio.CancelScope(deadline=shutdown.stop_at, shield=True):
+                try:
+                    await self._settler.settle_rest()
+                finally:
+                    await heartbeat.end()
 
-    async def _work(
-        self, shutdown: Shutdown, services: trio.Nursery, task_status: trio.TaskStatus[Worker]
-    ) -> None:
+    async def _work(self, shutdown: Shutdown, services: trio.Nursery, task_status: trio.TaskStatus[Worker]) -> None:
         setup = self._setup
         recorder = StatusRecorder(setup)
         soft_limits = SoftLimits(setup, self._pump)
         keeper = LeaseKeeper(setup, self._holdings, lambda held: self._settler.finish(held, LeaseLost()))
         runner = Runner(setup, recorder, keeper, soft_limits, shutdown.drain)
-        services.start_soon(recorder.run)
-        services.start_soon(soft_limits.run)
-        services.start_soon(keeper.run)
+        for part in (recorder.run, soft_limits.run, keeper.run):
+            services.start_soon(self._part, shutdown, part)
         try:
             with shutdown.drain:
                 async with trio.open_nursery() as runs:
-                    self._fetcher = Fetcher(
-                        setup, self._holdings, runner, self._settler, keeper, self._pump, runs
-                    )
+                    self._fetcher = Fetcher(setup, self._holdings, runner, self._settler, keeper, self._pump, runs)
                     try:
                         with shutdown.fetch:
                             await self._ready(task_status)
-                            await self._fetcher.run()
+                            await self._part(shutdown, self._fetcher.run)
                     finally:
                         self._fetcher.stop()
+        except BaseException as error:
+            self._failure = error
+            raise
         finally:
             # All runs have ended, one way or another. Leases are renewed, and the worker beats, until they are settled.
             shutdown.close()
             await self._settler.wait_idle()
             await self._pump.wait_empty()
 
+    @staticmethod
+    async def _part(shutdown: Shutdown, run: Callable[[], Awaitable[None]]) -> None:
+        """Run one part of the worker, whose failure is a hard shutdown.
+
+        That is begun before a nursery cancels the runs, so that what handlers make of it is no failure of theirs.
+        """
+        try:
+            await run()
+        except Exception:
+            shutdown.request(ShutdownMode.HARD)
+            raise
+
     async def _ready(self, task_status: trio.TaskStatus[Worker]) -> None:
-        if self._state.value is WorkerState.STARTING:
-            self._state.value = WorkerState.RUNNING
-        _logger.info("worker %s is ready: %s", self.id, ", ".join(self.queues))
         task_status.started(self)
+        if self._state.value is not WorkerState.STARTING:
+            return  # asked to stop while it was starting
+        self._state.value = WorkerState.RUNNING
+        _logger.info("worker %s is ready: %s", self.id, ", ".join(self.queues))
         await self._setup.signals.worker_ready.send(self._event())
 
     def _event(self) -> WorkerEvent:
@@ -390,6 +452,12 @@ class Worker:
 
     def _stopped(self, mode: str) -> WorkerStopped:
         return WorkerStopped(worker=self.id, queues=self.queues, occurred_at=self._setup.now(), mode=mode)
+
+
+def _in_main_task() -> bool:
+    """Whether the current task is the one that `trio.run` was called for."""
+    nursery = trio.lowlevel.current_task().parent_nursery
+    return nursery is not None and nursery.parent_task is trio.lowlevel.current_root_task()
 
 
 def _name(mode: ShutdownMode | None) -> str:

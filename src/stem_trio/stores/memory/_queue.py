@@ -230,7 +230,7 @@ class TaskQueue:
             held.until += shift
         for held in self._dead.values():
             held.until += shift
-        entries = [held for due, order, held in self._heap if held.place == DELAYED and held.order == order]
+        entries = [held for _, order, held in self._heap if held.place == DELAYED and held.order == order]
         for held in entries:
             held.until += shift
         self._heap = [(held.until, held.order, held) for held in entries]

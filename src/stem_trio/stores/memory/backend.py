@@ -16,7 +16,7 @@ from ...status import TaskStatus
 from ._base import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from ...abc import StatusWatch
     from ...status import WorkerHeartbeat
@@ -138,7 +138,7 @@ class InMemoryResultBackend(MemoryStore, ResultBackend):
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
-    async def watch(self, task_id: str) -> AsyncIterator[StatusWatch]:
+    async def watch(self, task_id: str) -> AsyncGenerator[StatusWatch, None]:
         """See `ResultBackend.watch`. A terminal status is skipped for a newer terminal one only."""
         await self._enter_operation()
         watch = _Watch()

@@ -18,7 +18,7 @@ from ._queue import DEAD, Held, TaskQueue
 from ._waiting import notify, wait_for_work
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from datetime import timedelta
 
     from ...abc import Subscription
@@ -352,7 +352,7 @@ class InMemoryBroker(MemoryStore, Broker):
 
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
-    async def subscribe(self, channel: str) -> AsyncIterator[Subscription]:
+    async def subscribe(self, channel: str) -> AsyncGenerator[Subscription, None]:
         """See `Broker.subscribe`; how far a subscriber may lag behind is an option of the broker."""
         await self._enter_operation()
         subscription = _Subscription(self._buffer)

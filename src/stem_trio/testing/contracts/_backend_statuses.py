@@ -64,6 +64,7 @@ class StatusTests(BackendTests):
         )
         await self.write(backend, status)
         read = await backend.get(task_id)
+        assert read is not None
         assert read == status
         assert read.encode() == status.encode()
 

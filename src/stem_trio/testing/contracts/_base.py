@@ -78,7 +78,7 @@ class StoreContract:
     quick, except that what it does between two steps takes less than `short`.
 
     Attributes:
-        fake_clock: whether the tests run on a fake clock that jumps whenever everybody waits, so that they take no time.
+        fake_clock: whether the tests run on a fake clock, which jumps whenever everybody waits, so they take no time.
             For stores that count time by `trio.current_time`, and wait for nothing outside of the trio run.
         short: seconds that leases, delays and retentions last that are meant to end during a test.
         long: seconds that those last that are not.

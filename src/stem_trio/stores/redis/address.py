@@ -1,0 +1,235 @@
+"""Where a Redis server is, and how to get in: read from a URL by redis-py, kept so that secrets cannot leak."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any, Final, cast, final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import attrs
+from redis.connection import parse_url
+
+from ...errors import ConfigurationError, InvalidOptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from redis.credentials import CredentialProvider
+
+__all__ = ["RedisAddress", "Tls", "parse_address", "redact"]
+
+_SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+_SENTINEL_PORT: Final = 26379
+_PORT: Final = 6379
+
+_USED: Final = frozenset(
+    {"host", "port", "path", "username", "password", "db", "client_name", "connection_class", "protocol"}
+)
+_TLS_OPTIONS: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs"})
+
+
+def redact(url: str) -> str:
+    """A URL without its user and password, and without its query, for messages."""
+    try:
+        parts = urlsplit(url)
+        hosts = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return "the URL"
+    return f"{parts.scheme}://{hosts}{parts.path}" if parts.scheme else "the URL"
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Tls:
+    """How to talk TLS.
+
+    Attributes:
+        ca_certs: file of the certificate authorities to trust; None for the system's.
+        certfile: file of the client's certificate.
+        keyfile: file of its key.
+        verify: whether the server's certificate is checked.
+        check_hostname: whether it must name the host.
+    """
+
+    ca_certs: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    verify: bool = True
+    check_hostname: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """The context for a connection.
+
+        Raises:
+            ConfigurationError: a file cannot be read, or its content cannot be used.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.ca_certs)
+            context.check_hostname = self.check_hostname and self.verify
+            if not self.verify:
+                context.verify_mode = ssl.CERT_NONE
+            if self.certfile is not None:
+                context.load_cert_chain(self.certfile, self.keyfile)
+        except (OSError, ssl.SSLError) as error:
+            files = ", ".join(str(name) for name in (self.ca_certs, self.certfile, self.keyfile) if name)
+            raise ConfigurationError(f"TLS for Redis cannot be set up with {files}: {error}") from error
+        return context
+
+
+@final
+@attrs.frozen(kw_only=True)
+class RedisAddress:
+    """Where a server is, and how to get in.
+
+    Attributes:
+        host: its name or address.
+        port: its port.
+        path: of a unix socket, in place of host and port.
+        db: number of the database.
+        username: ACL user.
+        password: its password.
+        credentials: asks for user and password at each connection, in their place.
+        client_name: what the server shows the connection as.
+        tls: how to talk TLS; None for no TLS.
+        sentinels: hosts and ports to ask for the master, in place of host and port.
+        service: name of the master that sentinels know.
+        sentinel_username: ACL user at the sentinels.
+        sentinel_password: its password.
+    """
+
+    host: str = "localhost"
+    port: int = _PORT
+    path: str | None = None
+    db: int = 0
+    username: str | None = None
+    password: str | None = attrs.field(default=None, repr=False)
+    credentials: CredentialProvider | None = attrs.field(default=None, repr=False)
+    client_name: str | None = None
+    tls: Tls | None = None
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = attrs.field(default=None, repr=False)
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        if self.sentinels:
+            return f"master {self.service!r} of " + ", ".join(f"{host}:{port}" for host, port in self.sentinels)
+        return self.path if self.path is not None else f"{self.host}:{self.port}"
+
+
+def parse_address(
+    url: str,
+    *,
+    db: int | None = None,
+    credentials: CredentialProvider | None = None,
+    tls: Tls | None = None,
+    client_name: str | None = None,
+) -> RedisAddress:
+    """Read a URL: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``rediss+sentinel://``.
+
+    Sentinels are written ``redis+sentinel://user:password@host1:26379,host2/service/0``, with
+    ``sentinel_username`` and ``sentinel_password`` in the query.
+
+    Args:
+        url: the URL; everything that redis-py reads from one and that has an effect here.
+        db: number of the database, over the URL's.
+        credentials: asks for user and password, over the URL's.
+        tls: TLS, over the URL's options of that name.
+        client_name: over the URL's.
+
+    Raises:
+        ConfigurationError: the URL cannot be read, or has an option that has no effect here. Never shows a secret.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in _SCHEMES:
+        raise ConfigurationError(
+            f"{redact(url)}: {scheme or 'no'} scheme is not one of Redis; use {', '.join(_SCHEMES)}"
+        )
+    address = _parse_sentinel(url) if scheme.endswith("+sentinel") else _parse_plain(url)
+    changes: dict[str, Any] = {
+        name: value
+        for name, value in (("db", db), ("credentials", credentials), ("tls", tls), ("client_name", client_name))
+        if value is not None
+    }
+    if db is not None and db < 0:
+        raise InvalidOptionError("db", db, "must not be negative")
+    return attrs.evolve(address, **changes)
+
+
+def _parse_plain(url: str) -> RedisAddress:
+    try:
+        parts: dict[str, Any] = dict(cast("Any", parse_url)(url))  # not annotated
+    except ValueError as error:
+        # redis-py's own message can hold the URL, hence the password.
+        raise ConfigurationError(f"{redact(url)}: not a Redis URL ({type(error).__name__})") from None
+    _refuse_unknown(url, parts)
+    secure = url.startswith("rediss://")
+    return RedisAddress(
+        host=parts.get("host", "localhost"),
+        port=parts.get("port", _PORT),
+        path=parts.get("path") if url.startswith("unix://") else None,
+        db=int(parts.get("db", 0)),
+        username=parts.get("username"),
+        password=parts.get("password"),
+        client_name=parts.get("client_name"),
+        tls=_tls(url, parts) if secure else None,
+    )
+
+
+def _refuse_unknown(url: str, parts: Mapping[str, Any]) -> None:
+    allowed = _USED | (_TLS_OPTIONS if url.startswith("rediss") else frozenset())
+    if unknown := sorted(parts.keys() - allowed):
+        raise ConfigurationError(f"{redact(url)}: the option {unknown[0]!r} has no effect here; leave it out")
+
+
+def _tls(url: str, parts: Mapping[str, Any]) -> Tls:
+    requirement = str(parts.get("ssl_cert_reqs", "required")).lower()
+    if requirement not in ("required", "none"):
+        raise ConfigurationError(f"{redact(url)}: ssl_cert_reqs must be 'required' or 'none'")
+    check = parts.get("ssl_check_hostname", True)
+    return Tls(
+        ca_certs=parts.get("ssl_ca_certs"),
+        certfile=parts.get("ssl_certfile"),
+        keyfile=parts.get("ssl_keyfile"),
+        verify=requirement == "required",
+        check_hostname=check if isinstance(check, bool) else str(check).lower() in ("1", "true", "yes"),
+    )
+
+
+def _parse_sentinel(url: str) -> RedisAddress:
+    try:
+        parts = urlsplit(url)
+        login, _, hosts = parts.netloc.rpartition("@")
+        username, _, password = login.partition(":")
+        sentinels = tuple(_host_and_port(entry) for entry in hosts.split(",") if entry)
+        path = [unquote(part) for part in parts.path.split("/") if part]
+        query = dict(parse_qsl(parts.query))
+        db = int(path[1]) if len(path) > 1 else 0
+    except ValueError:
+        raise ConfigurationError(f"{redact(url)}: not a Redis Sentinel URL") from None
+    if not sentinels or not path or len(path) > 2:
+        raise ConfigurationError(f"{redact(url)}: write redis+sentinel://host1:port,host2:port/service/db")
+    sentinel_username = query.pop("sentinel_username", None)
+    sentinel_password = query.pop("sentinel_password", None)
+    _refuse_unknown(url, query)
+    return RedisAddress(
+        db=db,
+        username=unquote(username) or None,
+        password=unquote(password) or None,
+        client_name=query.get("client_name"),
+        tls=_tls(url, query) if url.startswith("rediss") else None,
+        sentinels=sentinels,
+        service=path[0],
+        sentinel_username=sentinel_username,
+        sentinel_password=sentinel_password,
+    )
+
+
+def _host_and_port(entry: str) -> tuple[str, int]:
+    # An IPv6 address stands in brackets, as in any URL.
+    parts = urlsplit(f"//{entry}")
+    if not parts.hostname:
+        raise ValueError("no host")
+    return parts.hostname, parts.port or _SENTINEL_PORT

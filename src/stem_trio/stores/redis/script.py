@@ -1,0 +1,67 @@
+"""Lua scripts, called by their hash and loaded when the server does not know them.
+
+A changed script has another hash: two versions of the program can work side by side, neither replaces the other's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final, final
+
+import redis.exceptions
+
+from .connection import Argument, pack
+from .errors import translate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .transport import RedisTransport
+
+__all__ = ["Script", "load_script"]
+
+
+@final
+class Script:
+    """One script.
+
+    Args:
+        source: its text.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source: Final = source
+        self._hash: Final = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    async def call(self, transport: RedisTransport, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Run it. Every script of this package may be run twice without harm.
+
+        Cancellation: it may or may not be run.
+
+        Raises:
+            StoreError: see `RedisTransport.pipeline`.
+        """
+        command = pack(("EVALSHA", self._hash, len(keys), *keys, *args))
+        [reply] = await transport.pipeline([command], repeatable=True)
+        if isinstance(reply, redis.exceptions.NoScriptError):
+            # A new server, or one whose scripts were flushed. EVAL both runs it and makes its hash known again.
+            command = pack(("EVAL", self._source, len(keys), *keys, *args))
+            [reply] = await transport.pipeline([command], repeatable=True)
+        if isinstance(reply, redis.exceptions.RedisError):
+            raise translate(reply) from reply
+        return reply
+
+
+def load_script(name: str, *, common: bool = True) -> Script:
+    """Read a script that belongs to the package.
+
+    Args:
+        name: its file, without ending.
+        common: whether to put the common part before it.
+    """
+    folder = resources.files(__package__ or __name__).joinpath("scripts")
+    source = folder.joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    if common:
+        source = folder.joinpath("common.lua").read_text(encoding="utf-8") + source
+    return Script(source)

@@ -1,0 +1,86 @@
+-- End deliveries, each if its lease still holds.
+-- ARGV: how long dead letters are kept in microseconds, how many, then for each: id, token, what, and two values:
+--   'C' complete; 'R' retry (delay in microseconds); 'D' dead letter (reason, detail); 'L' release.
+-- Returns 1 or 0 for each: whether it was done.
+local keep_for, keep = tonumber(ARGV[1]), tonumber(ARGV[2])
+local count = (#ARGV - 2) / 5
+local ids = {}
+for i = 1, count do ids[i] = ARGV[i * 5 - 2] end
+local states = redis.call('HMGET', STATES, unpack(ids))
+local ends = redis.call('ZMSCORE', LEASED, unpack(ids))
+local time = now()
+local any_revoked = redis.call('HLEN', REVOKED) > 0
+local result, done, over, left = {}, {}, {}, {}
+local changed, ready, delayed, dead, letters = {}, {}, {}, {}, {}
+
+local function keep_state(id, ...)
+  changed[#changed + 1] = id
+  changed[#changed + 1] = struct.pack(STATE, ...)
+end
+
+local function place(set, score, id)
+  set[#set + 1] = score
+  set[#set + 1] = id
+end
+
+for i, id in ipairs(ids) do
+  result[i] = 0
+  if states[i] and ends[i] and tonumber(ends[i]) > time and not done[id] then
+    local rank, token, attempt, deliveries, strikes, lease = struct.unpack(STATE, states[i])
+    if token == tonumber(ARGV[i * 5 - 1]) then
+      local what, first, second = ARGV[i * 5], ARGV[i * 5 + 1], ARGV[i * 5 + 2]
+      result[i] = 1
+      done[id] = true
+      left[#left + 1] = id
+      if what == 'C' then
+        over[#over + 1] = id
+      elseif what == 'R' then
+        local delay = tonumber(first)
+        -- What is revoked does not run again, so there is nothing to wait for.
+        if delay > 0 and not (any_revoked and redis.call('HEXISTS', REVOKED, id) == 1) then
+          place(delayed, time + delay, id)
+        else
+          rank = lane_of(rank) + next_ranks(1) + 1
+          place(ready, rank, id)
+        end
+        keep_state(id, rank, 0, attempt + 1, deliveries, 0, lease)
+      elseif what == 'D' then
+        place(dead, time, id)
+        letters[#letters + 1] = id
+        letters[#letters + 1] = cmsgpack.pack({first, second})
+        keep_state(id, rank, 0, attempt, deliveries, strikes, lease)
+      else
+        place(ready, rank, id)
+        keep_state(id, rank, 0, attempt, deliveries, strikes, lease)
+      end
+    end
+  end
+end
+
+if #left > 0 then redis.call('ZREM', LEASED, unpack(left)) end
+if #over > 0 then
+  redis.call('HDEL', MESSAGES, unpack(over))
+  redis.call('HDEL', STATES, unpack(over))
+  if any_revoked then redis.call('HDEL', REVOKED, unpack(over)) end
+end
+if #changed > 0 then redis.call('HSET', STATES, unpack(changed)) end
+if #ready > 0 then redis.call('ZADD', READY, unpack(ready)) end
+if #delayed > 0 then redis.call('ZADD', DELAYED, unpack(delayed)) end
+if #ready > 0 or #delayed > 0 then wake() end
+if #dead > 0 then
+  redis.call('ZADD', DEAD, unpack(dead))
+  redis.call('HSET', LETTERS, unpack(letters))
+  local old = redis.call('ZRANGEBYSCORE', DEAD, '-inf', time - keep_for, 'LIMIT', 0, BATCH)
+  local excess = redis.call('ZCARD', DEAD) - #old - keep
+  if excess > 0 then
+    for _, id in ipairs(redis.call('ZRANGE', DEAD, #old, #old + math.min(excess, BATCH) - 1)) do old[#old + 1] = id end
+  end
+  if #old > 0 then
+    redis.call('ZREM', DEAD, unpack(old))
+    redis.call('HDEL', LETTERS, unpack(old))
+    redis.call('HDEL', MESSAGES, unpack(old))
+    redis.call('HDEL', STATES, unpack(old))
+    redis.call('HDEL', REVOKED, unpack(old))
+  end
+end
+return result

@@ -1,0 +1,188 @@
+"""A connection that is kept up: commands go out when there is one, and wait for the next when there is not.
+
+What was under way when a connection is lost has either been carried out or not, and nobody can know. Commands that are
+safe to repeat (fenced, idempotent, or reading) are repeated on the next connection, within their time; others fail with
+an error that says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import TYPE_CHECKING, Any, Final, final
+
+import redis.exceptions
+import trio
+
+from ...errors import ConfigurationError, StoreClosedError, StoreUnavailableError
+from .connection import Argument, Connection, Waiter, pack
+from .errors import ConnectionLostError, translate
+from .handshake import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .address import RedisAddress
+
+__all__ = ["RedisTransport"]
+
+_FIRST_WAIT: Final = 0.02
+_LONGEST_WAIT: Final = 5.0
+
+_logger = logging.getLogger(__name__)
+
+
+@final
+class RedisTransport:
+    """A supervised connection, shared by everything that sends commands through it.
+
+    Args:
+        address: where the server is.
+        command_timeout: seconds for which a command waits for a connection, or is repeated on new ones.
+        connect_timeout: seconds that one attempt to connect may take.
+        patience: seconds after which a connection without an answer is given up; infinity for blocking commands.
+        on_push: called with out-of-band messages (subscriptions).
+        on_connect: called with each new connection, before anybody else uses it; may submit commands.
+    """
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        *,
+        command_timeout: float = 10.0,
+        connect_timeout: float = 5.0,
+        patience: float = 10.0,
+        on_push: Callable[[Any], None] | None = None,
+        on_connect: Callable[[Connection], None] | None = None,
+    ) -> None:
+        self.address: Final = address
+        self._command_timeout = command_timeout
+        self._connect_timeout = connect_timeout
+        self._patience = patience
+        self._on_push = on_push
+        self._on_connect = on_connect
+        self._connection: Connection | None = None
+        self._up = trio.Event()
+        self._closed = False
+        self._last_problem: str = "not connected yet"
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep a connection up, for ever. Started once the first one is.
+
+        Cancellation: the connection is closed; whoever waits gets a `StoreClosedError`.
+
+        Raises:
+            StoreUnavailableError: the first attempt to connect failed.
+            ConfigurationError: the server refuses access at the first attempt.
+        """
+        try:
+            stream = await connect(self.address, timeout=self._connect_timeout)
+            started = False
+            wait = _FIRST_WAIT
+            while True:
+                self._connection = Connection(stream, patience=self._patience, on_push=self._on_push)
+                if self._on_connect is not None:
+                    self._on_connect(self._connection)
+                self._up.set()
+                if not started:
+                    started = True
+                    task_status.started()
+                began = trio.current_time()
+                try:
+                    await self._connection.run()
+                except ConnectionLostError as error:
+                    self._last_problem = f"connection to Redis at {self.address.label} lost: {error}"
+                self._up = trio.Event()
+                self._connection = None
+                _logger.warning("%s; connecting again", self._last_problem)
+                if trio.current_time() - began > _LONGEST_WAIT:
+                    wait = _FIRST_WAIT
+                stream, wait = await self._connect_again(wait)
+        finally:
+            self._closed = True
+            if self._connection is not None:
+                self._connection.close("the store was closed")
+                self._connection = None
+            self._up.set()
+
+    async def _connect_again(self, wait: float) -> tuple[trio.abc.Stream, float]:
+        while True:
+            # Jitter from the first attempt on: fifty workers lose their server at the same moment.
+            await trio.sleep(wait * (0.5 + random.random()))
+            wait = min(wait * 2, _LONGEST_WAIT)
+            try:
+                return await connect(self.address, timeout=self._connect_timeout), wait
+            except (StoreUnavailableError, ConfigurationError) as error:
+                # Access may be refused for a while too, as when passwords are changed.
+                self._last_problem = str(error)
+                _logger.warning("%s; will try again", error)
+
+    async def call(self, *command: Argument, repeatable: bool = False) -> Any:
+        """Send one command and return its reply, as RESP3 types it. Arguments and errors as `pipeline`."""
+        [reply] = await self.pipeline([pack(command)], repeatable=repeatable)
+        if isinstance(reply, redis.exceptions.RedisError):
+            raise translate(reply) from reply
+        return reply
+
+    async def pipeline(self, packed: Sequence[bytes], *, repeatable: bool = False) -> list[Any]:
+        """Send commands together, and return their replies; error replies are among them, not raised.
+
+        Args:
+            packed: commands, packed by `pack`.
+            repeatable: whether it does no harm to carry them out twice.
+
+        Cancellation: the commands may or may not be carried out.
+
+        Raises:
+            StoreUnavailableError: no connection in time, or it was lost and the commands must not be repeated;
+                `maybe_applied` tells whether they may have been carried out.
+            StoreClosedError: the transport does not run.
+        """
+        began = trio.current_time()
+        connection = self._connection
+        # The way of nearly all commands: no scope of their own, the connection watches over its answers.
+        if connection is not None and connection.writable:
+            try:
+                return await self._exchange(connection, packed)
+            except ConnectionLostError as error:
+                self._refuse_repetition(error, repeatable=repeatable)
+        with trio.move_on_at(began + self._command_timeout):
+            while True:
+                connection = await self.connected()
+                await connection.wait_writable()
+                try:
+                    return await self._exchange(connection, packed)
+                except ConnectionLostError as error:
+                    self._refuse_repetition(error, repeatable=repeatable)
+        raise StoreUnavailableError(f"{self._last_problem} (for {self._command_timeout:g} s)", maybe_applied=repeatable)
+
+    def submit_nowait(self, packed: bytes) -> None:
+        """Send a command whose reply nobody waits for; without a connection, do not."""
+        if self._connection is not None:
+            self._connection.submit([packed], Waiter(1))
+
+    @staticmethod
+    async def _exchange(connection: Connection, packed: Sequence[bytes]) -> list[Any]:
+        waiter = Waiter(len(packed))
+        connection.submit(packed, waiter)
+        return await waiter.wait()
+
+    def _refuse_repetition(self, error: ConnectionLostError, *, repeatable: bool) -> None:
+        """Raise, unless the commands may go out again."""
+        if self._closed:
+            raise StoreClosedError("the Redis store was closed") from error
+        if error.sent and not repeatable:
+            problem = f"connection to Redis at {self.address.label} lost: {error}"
+            raise StoreUnavailableError(problem, maybe_applied=True) from error
+
+    async def connected(self) -> Connection:
+        """The connection; waits for one.
+
+        Raises:
+            StoreClosedError: the transport does not run.
+        """
+        while self._connection is None:
+            if self._closed:
+                raise StoreClosedError("the Redis store is used outside of its `async with` block")
+            await self._up.wait()
+        return self._connection
