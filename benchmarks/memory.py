@@ -1,7 +1,8 @@
 """Whether memory stays flat: many tasks through one worker and the in-memory stores, with resident memory on the way.
 
-A mix of fates: successes with and without progress, retries, and failures that end as dead letters. What is kept has its bounds (10,000 finished statuses, 10,000 dead letters for each queue); memory grows until
-those are reached and must not grow after.
+A mix of fates: successes with and without progress, retries, and failures that end as dead letters. What is kept has
+its bounds (10,000 finished statuses, 10,000 dead letters for each queue); memory grows until those are reached and must
+not grow after.
 
     python benchmarks/memory.py [--tasks 200000]
 """

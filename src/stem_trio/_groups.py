@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+import trio
+
 __all__ = ["inner_error", "raise_unchanged", "single_error"]
 
 
@@ -19,9 +21,21 @@ def single_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-def inner_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception that a nursery has wrapped, be it a group itself; the group if there are more."""
-    return group.exceptions[0] if len(group.exceptions) == 1 else group
+def inner_error(group: BaseExceptionGroup[BaseException], body: BaseException | None = None) -> BaseException:
+    """The one exception that a nursery has wrapped, be it a group itself; the group if there are more.
+
+    Args:
+        group: what the nursery has raised.
+        body: what its block has raised, if it has.
+    """
+    if len(group.exceptions) > 1:
+        return group
+    # Trio takes what its own cancellation has caused out of groups, and makes a new group of the rest even when there
+    # was nothing to take out: its class, unless it provides for that, and its identity are lost. A block that raises
+    # anything else than cancellations is among the errors for sure, hence is the one.
+    if isinstance(body, BaseExceptionGroup) and body.split(trio.Cancelled)[0] is None:
+        return body
+    return group.exceptions[0]
 
 
 def raise_unchanged(error: BaseException) -> NoReturn:

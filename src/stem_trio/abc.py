@@ -88,9 +88,10 @@ class Broker(Store):
     async def claim(self, queues: Sequence[str], *, consumer: str, limit: int, wait: float) -> list[Delivery]:
         """Take up to `limit` tasks under lease, waiting up to `wait` seconds for the first.
 
-        Higher priority first within a queue; first come, first served within a priority, as far as deliveries that
-        came back allow; no queue of several is starved by another. Tasks whose lease has ended are handed out again,
-        with one delivery and one strike more. A task is handed out for the `visibility_timeout` of its envelope.
+        Higher priority first, across all the queues; within a priority first come, first served in each queue, as far
+        as deliveries that came back allow, and the queues take turns, so that none of them is starved by another. Tasks
+        whose lease has ended are handed out again, with one delivery and one strike more. A task is handed out for the
+        `visibility_timeout` of its envelope. A queue that is named twice counts once.
 
         Args:
             queues: where to take from.
@@ -104,6 +105,8 @@ class Broker(Store):
     @abstractmethod
     async def renew(self, leases: Sequence[Lease]) -> list[bool]:
         """Let leases last for their `duration` from now on. Never shortens one, never takes one back.
+
+        The duration may be another than the lease was claimed with: the one that is passed counts.
 
         Returns:
             One entry for each lease; False when it is lost: it ended, was settled, or somebody else holds the task.
@@ -126,7 +129,7 @@ class Broker(Store):
         """Mark tasks that wait or are leased so that they are never run again.
 
         A waiting task, delayed ones too, becomes ready at once and is handed out with `Delivery.revoked` set, so that
-        a worker can write its end. A leased one is handed out so if it comes back.
+        a worker can write its end. A leased one is handed out so if it comes back, without the delay of a retry.
 
         Returns:
             One entry for each id; False when the queue does not hold it, or holds it as a dead letter.
@@ -143,7 +146,7 @@ class Broker(Store):
 
     @abstractmethod
     async def purge(self, queue: str, task_ids: Sequence[str] | None = None) -> int:
-        """Delete tasks that wait (ready or delayed), all of them or those with the given ids.
+        """Delete tasks that wait (ready or delayed): all of them, or those with the given ids (of no ids, none).
 
         Leased tasks and dead letters stay. No status is written: `Stem.purge` does that first.
 
@@ -171,7 +174,7 @@ class Broker(Store):
     ) -> list[DeadLetter | None]:
         """Put dead letters back into their queue, to be claimed after `delay` seconds.
 
-        Attempt and strikes start again at 0, deliveries count on.
+        Attempt and strikes start again at 0, deliveries count on, and a revocation is forgotten.
 
         Returns:
             One entry for each id: what was put back, or None where there is no such dead letter.
@@ -208,7 +211,7 @@ class ResultBackend(Store):
 
     @abstractmethod
     async def record(self, statuses: Sequence[TaskStatus]) -> list[bool]:
-        """Write statuses, each unless the one in place has a greater version.
+        """Write statuses, one after the other, each unless the one in place has a greater version.
 
         A record of equal version replaces the one in place, so that a write can be repeated and progress be updated.
 

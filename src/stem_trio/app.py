@@ -143,14 +143,20 @@ class StemApp(StemClient):
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[None, None]:
         async with self.broker, self.backend:
+            body: BaseException | None = None
             try:
                 async with trio.open_nursery() as self._nursery:
-                    yield
+                    try:
+                        yield
+                    except BaseException as error:
+                        body = error
+                        raise
                     await self.worker.shutdown()
             except BaseExceptionGroup as group:
-                raise_unchanged(inner_error(group))
+                raise_unchanged(inner_error(group, body))
             finally:
                 self._nursery = None
+                del body  # its traceback refers to this frame
 
     async def start(self) -> None:
         """Start the worker, if it has not been started; returns when it is ready.
@@ -198,12 +204,22 @@ class StemApp(StemClient):
         """
         await self.start()
         interval = _POLL_FIRST
-        while await self._unfinished() or self.worker.in_flight:
+        while True:
+            # Listeners come first: they too may enqueue.
+            await self.worker.wait_told()
+            # Queues are counted one after the other. A run that ends in between may have put a child into one that was
+            # counted before its own, so that a count means something only when no run has ended during it.
+            ended = self._ended()
+            if not await self._unfinished() and not self.worker.in_flight and self._ended() == ended:
+                return
             # What this worker settles wakes the wait up. Asking again is for tasks that end by other hands.
             with trio.move_on_after(interval) as scope:
                 await self.worker.wait_settled()
             interval = min(interval * 2, _POLL_LONGEST) if scope.cancelled_caught else _POLL_FIRST
-        await self.worker.wait_told()
+
+    def _ended(self) -> int:
+        """How many runs of this worker have ended so far."""
+        return sum(self.worker.totals.values())
 
     async def _unfinished(self) -> int:
         total = 0

@@ -86,11 +86,11 @@ class FunctionSignature:
                     f"task {task!r}: *{name} cannot be checked; name the parameters, or use a FunctionTaskHandler"
                 )
             kind = hints.get(name, Any)
-            if kind is TaskContext or (typing.get_origin(kind) and TaskContext in typing.get_args(kind)):
+            if kind is TaskContext or TaskContext in typing.get_args(kind):  # or one of a union, or annotated
                 if self._context is not None:
                     raise RegistrationError(f"task {task!r}: two parameters ({self._context}, {name}) are contexts")
                 self._context = name
-                self._plain = self._plain and not fields and parameter.kind is not parameter.KEYWORD_ONLY
+                self._plain = not fields and parameter.kind is not parameter.KEYWORD_ONLY
                 if parameter.kind is parameter.POSITIONAL_ONLY:
                     self._positional.append((name, None))
                 continue

@@ -295,7 +295,7 @@ def make_call(definition: TaskDefinition, args: bytes, call: CallOptions) -> Tas
         raise InvalidOptionError("options", base, "must be TaskOptions")
     fields: dict[str, Any] = {name: rest.pop(name) for name in _CALL_FIELDS if name in rest}
     expires = rest.get("expires")
-    if expires is not None and hasattr(expires, "tzinfo"):
+    if hasattr(expires, "tzinfo"):
         fields["expires_at"] = rest.pop("expires")
     if unknown := rest.keys() - _CALL_OPTION_NAMES:
         raise InvalidOptionError(min(unknown), rest[min(unknown)], "is not an option of a call")

@@ -38,6 +38,8 @@ REPLAY = "STEM_TEST_MOMENT"
 
 LEASE = 3.0
 
+pytestmark = pytest.mark.timeout(300)  # hundreds of runs: some ten seconds, and several times that under coverage
+
 
 class FlakyError(Exception):
     """What handlers fail with."""

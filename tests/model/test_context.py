@@ -189,12 +189,18 @@ async def test_bad_extensions(context, support, by):
     ("percent", "data", "raw"),
     [(0, None, None), (100, 0, b"0"), (33.3, {"done": 1}, b'{"done":1}'), (50, "", b'""'), (1, [], b"[]")],
 )
-async def test_progress(context, support, percent, data, raw):
+async def test_progress_with_data(context, support, percent, data, raw):
     """Progress is passed on as a float, with its data as JSON, and without data as none."""
     await context.progress(percent, data)
     [(name, sent, sent_data)] = support.calls
     assert (name, sent, type(sent)) == ("progress", percent, float)
     assert sent_data == (None if raw is None else msgspec.Raw(raw))
+
+
+async def test_progress_without_data(context, support):
+    """A percentage alone will do."""
+    await context.progress(5)
+    assert support.calls == [("progress", 5.0, None)]
 
 
 @pytest.mark.parametrize("percent", [-0.1, 100.1, math.nan, "50", None, True])

@@ -116,27 +116,29 @@ def test_a_connection_tells_what_it_is(signal):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "option"),
+    ("arguments", "option", "remedy"),
     [
-        ({"handler": "on_retry"}, "handler"),
-        ({"handler": None}, "handler"),
-        ({"handler": print, "where": "x"}, "where"),
-        ({"handler": print, "priority": 1.5}, "priority"),
-        ({"handler": print, "priority": None}, "priority"),
+        ({"handler": "on_retry"}, "handler", "must be a function of the event"),
+        ({"handler": None}, "handler", "must be a function of the event"),
+        ({"handler": print, "where": "x"}, "where", "must be a function of the event, or None"),
+        ({"handler": print, "priority": 1.5}, "priority", "must be an integer"),
+        ({"handler": print, "priority": None}, "priority", "must be an integer"),
+        ({"handler": print, "priority": -1_000_001}, "priority", "must be at least -1000000"),
     ],
 )
-def test_bad_connections(signal, arguments, option):
+def test_bad_connections(signal, arguments, option, remedy):
     """What cannot be called, or ordered, is refused by name, and is not connected."""
     with pytest.raises(InvalidOptionError) as caught:
         signal.connect(**arguments)
     assert caught.value.option == option
+    assert str(caught.value).endswith(remedy)
     assert not signal
 
 
 @pytest.mark.parametrize("timeout", [0, -1, None, "1"])
 def test_bad_listener_timeout(timeout):
     """The time that a listener may take must be positive."""
-    with pytest.raises(InvalidOptionError, match="listener_timeout"):
+    with pytest.raises(InvalidOptionError, match="^listener_timeout="):
         StemSignals(listener_timeout=timeout)
 
 

@@ -120,6 +120,10 @@ def keyword(a: int, *, b: str):
     return a, b
 
 
+def keyword_only(*, a: int, b: str):
+    return a, b
+
+
 def keyword_default(a: int = 1, *, b: str = "b", c: int):
     return a, b, c
 
@@ -158,6 +162,7 @@ ODD_NAMES = ["größe", "context", "_x", "kwargs", "args", "task", "self"]
         (default, (1, "x"), {}, (1, "x")),
         (default, (), {"a": 1, "b": "x"}, (1, "x")),
         (keyword, (1,), {"b": "x"}, (1, "x")),
+        (keyword_only, (), {"b": "x", "a": 1}, (1, "x")),
         (keyword_default, (), {"c": 3}, (1, "b", 3)),
         (keyword_default, (7,), {"c": 3, "b": "x"}, (7, "x", 3)),
         (positional, (1, "x"), {}, (1, "x")),
@@ -236,6 +241,14 @@ def context_keyword(a: int, *, context: TaskContext):
     return context, a
 
 
+def context_alone(*, context: TaskContext):
+    return context, None
+
+
+def context_before_keyword(*, context: TaskContext, a: int):
+    return context, a
+
+
 def context_positional(context: TaskContext, a: int, /):
     return context, a
 
@@ -275,6 +288,7 @@ def context_and_defaults(context: TaskContext, a: int = 1):
         (context_middle, (1, 2), (1, 2)),
         (context_last, (1,), 1),
         (context_keyword, (1,), 1),
+        (context_alone, (), None),
         (context_positional, (1,), 1),
         (context_positional_middle, (1,), (1, 2, 3)),
         (context_positional_middle, (1, 20), (1, 20, 3)),
@@ -293,6 +307,11 @@ def test_the_context_is_found_by_its_annotation(function, args, rest):
     context, given = run(function, *args)
     assert context is CONTEXT
     assert given == rest
+
+
+def test_the_context_among_keywords():
+    """A keyword-only context is given by its keyword, before other arguments too."""
+    assert run(context_before_keyword, a=1) == (CONTEXT, 1)
 
 
 @pytest.mark.parametrize("function", [nothing, two, odd_names])
@@ -487,6 +506,9 @@ def test_names_that_do_not_exist_yet(function, error):
 def send(to: str, size: int = 1, *, color: Color = Color.RED, address: Address | None = None): ...
 
 
+def constrained(a: Annotated[int, msgspec.Meta(gt=0)]): ...
+
+
 def numbers(named: dict[int, Level], positive: Positive, path: Path): ...
 
 
@@ -509,6 +531,7 @@ MISFITS = [
     (send, ("a",), {"address": {}}, "address", "missing required field `street`"),
     (send, ("a",), {"address": {"street": 1}}, "address", r"Expected `str`, got `int` - at `\$.address.street`"),
     (send, ("a",), {"address": Point(1)}, "address", "missing required field `street`"),
+    (constrained, (0,), {}, "a", "Expected `int` >= 1"),
     (numbers, (), GOOD | {"named": {"x": 2}}, "named", r"Expected `int`, got `str` - at `key` in `\$.named`"),
     (numbers, (), GOOD | {"named": {1: 5}}, "named", "Invalid enum value 5"),
     (numbers, (), GOOD | {"named": [1]}, "named", "Expected `object`, got `array`"),

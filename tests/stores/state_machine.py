@@ -143,14 +143,16 @@ class StoreMachine(RuleBasedStateMachine):
         return now, result
 
     def leases(self):
-        return [lease for held in self.held.values() for lease in held] + self.used
+        return self.believed() + self.used
+
+    def believed(self):
+        return [lease for held in self.held.values() for lease in held]
 
     def draw_leases(self, data):
         """Good ones mostly, then those that workers believe in, or any there ever were; perhaps one of them twice."""
-        known = self.leases()
-        good = [lease for lease in known if self.model.held_by(lease)]
-        choice = data.draw(st.sampled_from([good, good, known[-len(known) // 2 :], known]))
-        return self.draw_some(data, choice or known, max_size=4)
+        good = [lease for lease in self.leases() if self.model.held_by(lease)]
+        choice = data.draw(st.sampled_from([good, good, self.believed(), self.leases()]))
+        return self.draw_some(data, choice or self.leases(), max_size=4)
 
     def draw_some(self, data, items, max_size=3):
         return data.draw(st.lists(st.sampled_from(items), min_size=1, max_size=max_size))

@@ -321,23 +321,35 @@ class TestTime:
             assert await settle(broker, Complete(), *back) == [True] * len(back)
         assert ended == [(10.0, "10"), (24.0, "20"), (30.0, "30"), (40.0, "40"), (50.0, "50")]
 
-    async def test_idle_claim_is_not_woken_by_leases_that_were_settled(self, broker, autojump_clock):
-        """With nothing left to happen, time does not jump for the sake of what might have happened."""
-        await put(broker)
-        assert await settle(broker, Complete(), *await take(broker)) == [True]
-        begin = trio.current_time()
-        with trio.move_on_after(10_000.0):
-            await take(broker, wait=math.inf)
-        assert trio.current_time() == begin + 10_000.0
+    async def test_idle_claim_is_not_woken_for_nothing(self, broker, mock_clock):
+        """Not by leases that were settled, nor by the retention of dead letters: under a fake clock, time would jump."""
+        await put(broker, 2)
+        done, dead = await take(broker, 2)
+        assert await settle(broker, Complete(), done) == [True]
+        assert broker._queues[Q].ready_at == dead.lease.deadline
+        assert await settle(broker, MoveToDead("r"), dead) == [True]
+        assert broker._queues[Q].ready_at == math.inf
+
+    async def test_earlier_delay_does_not_count(self, broker, mock_clock):
+        """A task that was delayed, revoked, given up and replayed with a delay waits for the last one only."""
+        (task_id,) = await put(broker, delay=10.0)
+        assert await broker.revoke(Q, [task_id]) == [True]
+        assert await settle(broker, MoveToDead("r"), *await take(broker)) == [True]
+        await broker.replay_dead_letters(Q, [task_id], delay=30.0)
+        mock_clock.jump(29.0)
+        assert await places(broker) == (0, 1, 0, 0)
+        mock_clock.jump(1.0)
+        assert await places(broker) == (1, 0, 0, 0)
 
 
 class TestOrder:
     async def test_what_comes_back_goes_to_the_front(self, broker, mock_clock):
         a, b, c, d, e = await put(broker, 5, visibility_timeout=10.0)
         held = await take(broker, 4)
-        assert await settle(broker, Release(), held[2]) == [True]
-        assert await settle(broker, Release(), held[0]) == [True]
-        assert ids(await broker.peek(Q)) == [a, c, e]
+        for delivery in (held[2], held[0], held[1]):
+            assert await settle(broker, Release(), delivery) == [True]
+        assert ids(await broker.peek(Q)) == [a, b, c, e]
+        assert ids(await take(broker)) == [a]
         mock_clock.jump(10.0)
         assert ids(await take(broker, 9)) == [a, b, c, d, e]
 
@@ -520,6 +532,9 @@ class TestBounds:
         for number in range(1000):
             await put(broker, queue=f"made-up-{number}")
             assert await settle(broker, Complete(), *await take(broker, 1, [f"made-up-{number}"])) == [True]
+        assert len(broker._queues) <= 64
+        for number in range(1000):
+            assert await take(broker, 1, [f"claimed-from-{number}"]) == []
         assert len(broker._queues) <= 64
         assert await places(broker, "kept") == (0, 1, 0, 0)
 

@@ -4,6 +4,7 @@ import pytest
 
 from stem_trio.stores.memory import InMemoryBroker, InMemoryResultBackend
 from stem_trio.testing.contracts import BrokerContract, ResultBackendContract
+from stem_trio.testing.contracts._backend_heartbeats import HeartbeatTests
 
 
 class TestInMemoryBroker(BrokerContract):
@@ -17,6 +18,17 @@ class TestInMemoryBroker(BrokerContract):
 
 class TestInMemoryResultBackend(ResultBackendContract):
     fake_clock = True
+
+    @pytest.fixture
+    async def backend(self):
+        async with InMemoryResultBackend() as backend:
+            yield backend
+
+
+class TestOnTheRealClock(HeartbeatTests):
+    """A small part of the suites, to see that they run on the real clock too."""
+
+    short = 0.05
 
     @pytest.fixture
     async def backend(self):

@@ -11,7 +11,7 @@ import trio
 
 from stem_trio import FixedRetryStrategy, InMemoryBroker, InMemoryResultBackend, Stem, StemSignals, Worker
 from stem_trio.clock import TrioClock
-from stem_trio.testing.faults import FaultyBackend, FaultyBroker, Faults
+from stem_trio.testing.faults import Faults, FaultyBackend, FaultyBroker
 
 ENDS = (
     "task_succeeded",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 import trio
@@ -40,7 +41,7 @@ def work(ledger):
 
 @pytest.mark.parametrize(("concurrency", "prefetch"), [(1, 0), (1, 3), (3, 0), (3, 2), (8, None), (50, 0)])
 async def test_never_more_than_stated(rig, ledger, work, autojump_clock, concurrency, prefetch):
-    """G9: at no claim are more held than slots and prefetch, and never do more run than slots, under a mixed load."""
+    """G9: at no claim are more held than slots and prefetch, and never do more run than slots."""
     capacity = concurrency + (prefetch if prefetch is not None else concurrency // 4)
     held = []
 
@@ -107,7 +108,7 @@ async def test_lost_deliveries_make_room(rig, ledger, work, autojump_clock):
 
 
 async def test_priority_orders_starts(rig, ledger, autojump_clock):
-    """G9: with one slot, a hundred low ones waiting and no prefetch, a high one that comes then is the next to start."""
+    """G9: with one slot, a hundred low ones waiting and no prefetch, a high one that comes then starts next."""
     order = []
 
     @task(name="ordered")
@@ -193,13 +194,13 @@ async def test_claims_survive_an_outage(rig, ledger, work, autojump_clock):
 
 
 async def test_claim_waits_grow(rig, autojump_clock):
-    """G11: the waits between failing claims grow to five seconds, with jitter, and start small again after a success."""
+    """G11: waits between failing claims grow to five seconds, with jitter, and start small again after a success."""
     times = []
     rig.faults.at("broker.claim:before", lambda: times.append(trio.current_time()))
     rig.faults.fail("broker.claim", times=30)
     async with rig.worker():
         await trio.sleep(300)
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
         assert 0.025 <= gaps[0] <= 0.05
         assert all(gap <= 5 for gap in gaps[:30])
         assert all(gap >= 2.5 for gap in gaps[10:30])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import trio
@@ -87,7 +89,7 @@ async def test_deadline_counts_from_before_the_request(rig, autojump_clock):
         deadlines.append(context.cancel_scope.deadline - began)
 
     await rig.enqueue(long)
-    rig.faults.at("broker.renew:after", lambda: trio.sleep(2))
+    rig.faults.at("broker.renew:after", partial(trio.sleep, 2))
     async with rig.worker(long):
         await trio.sleep(21)
     assert deadlines == [pytest.approx(40), pytest.approx(40)]
@@ -125,7 +127,7 @@ async def test_renewals_that_fail_for_a_while(rig, ledger, autojump_clock):
         assert await handle.result(timeout=101) == "done"
     assert counts(worker) == {"succeeded": 1}
     ledger.assert_exactly_once()
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert all(2.4 <= gap <= 3.6 for gap in gaps[:6])  # a tenth of the lease, with jitter
     assert all(gap == pytest.approx(10) for gap in gaps[6:])
 
@@ -190,7 +192,7 @@ async def test_prefetched_deliveries_are_renewed(rig, ledger, autojump_clock):
 
 
 async def test_prefetched_delivery_that_loses_its_lease(rig, ledger, autojump_clock):
-    """G4, G8: one that waits and cannot be renewed is dropped when its lease ends; it starts elsewhere, and only there."""
+    """G4, G8: one that waits and cannot be renewed is dropped when its lease ends, and starts elsewhere only."""
 
     @task(name="blocker", visibility_timeout=1000)
     async def blocker() -> None:
@@ -330,7 +332,7 @@ async def test_renewals_that_hang_for_good(rig, ledger, autojump_clock):
 
 
 async def test_renewal_that_is_refused(rig, ledger, autojump_clock):
-    """G3, G4: a lease that was lost behind the worker's back ends its run at the next renewal, not at the lease's end."""
+    """G3, G4: a lease that was lost behind the worker's back ends its run at the next renewal already."""
 
     @task(name="long", visibility_timeout=30, max_retries=3)
     async def long(context: TaskContext) -> None:
@@ -370,11 +372,59 @@ async def test_handler_that_ends_after_its_lease(rig, ledger, autojump_clock):
             with trio.move_on_after(20):
                 while TaskState.SUCCEEDED not in [status.state for status in seen]:
                     seen.append(await watch.changed())
-    assert [(status.state, status.deliveries) for status in seen if status.state.terminal] == [
-        (TaskState.SUCCEEDED, 2)
-    ]
+    assert [(status.state, status.deliveries) for status in seen if status.state.terminal] == [(TaskState.SUCCEEDED, 2)]
     assert await handle.result(timeout=1) == "in time"
     assert counts(worker) == {"lease_lost": 1, "succeeded": 1}
+
+
+@pytest.mark.parametrize("how", ["returns", "raises"])
+async def test_frozen_process(rig, ledger, autojump_clock, how):
+    """G4: after a process was stopped for longer than its leases, nothing that it then ends, or had ended, is recorded,
+
+    and nothing that it held is started: all of it is run anew, under new leases.
+    """
+
+    @task(name="done", visibility_timeout=30, priority=2)
+    async def done(context: TaskContext) -> int:
+        with ledger.run(context):
+            return context.deliveries
+
+    @task(name="frozen", visibility_timeout=30, max_retries=3, priority=1)
+    async def frozen(context: TaskContext) -> int:
+        with ledger.run(context):
+            if context.deliveries == 1:
+                autojump_clock.jump(60)  # no checkpoint: the handler takes no notice
+                if how == "raises":
+                    raise ValueError
+            return context.deliveries
+
+    @task(name="waiting", visibility_timeout=30)
+    async def waiting(context: TaskContext) -> int:
+        with ledger.run(context):
+            return context.deliveries
+
+    handles = [await rig.enqueue(each) for each in (done, frozen, waiting)]
+    seen = []
+
+    async def follow(handle, *, task_status):
+        async with rig.backend.watch(handle.id) as watch:
+            task_status.started()
+            while True:
+                seen.append(await watch.changed())
+
+    async with trio.open_nursery() as nursery:
+        for handle in handles:
+            await nursery.start(follow, handle)
+        async with rig.worker(done, frozen, waiting, concurrency=2, prefetch=1) as worker:
+            while worker.totals["succeeded"] < 3:
+                await worker.wait_settled()
+        nursery.cancel_scope.cancel()
+    assert [status.deliveries for status in seen if status.state.terminal] == [2, 2, 2]
+    for handle in handles:
+        assert await handle.result(timeout=1) == 2
+        assert (await rig.status(handle)).attempt == 0
+    assert counts(worker) == {"lease_lost": 3, "succeeded": 3}
+    assert [run.deliveries for run in ledger.runs if run.id == handles[2].id] == [2]
 
 
 async def test_handler_that_ends_after_a_refused_renewal(rig, ledger, autojump_clock):
@@ -426,7 +476,7 @@ async def test_finished_run_whose_renewal_is_refused(rig, ledger, autojump_clock
 
 
 async def test_same_worker_again_while_the_first_run_cleans_up(rig, ledger, autojump_clock):
-    """G4, G9: a task that comes back to the worker that lost it is run anew; the old run has no say and no slot less."""
+    """G4, G9: a task may come back to the worker that lost it: it is run anew, and the old run has no say."""
 
     @task(name="slow.cleanup", visibility_timeout=10)
     async def slow_cleanup(context: TaskContext) -> str:
@@ -481,7 +531,7 @@ async def test_same_worker_again_while_it_waits(rig, ledger, autojump_clock):
 
 
 async def test_stolen_and_back_again_while_it_waits(rig, ledger, autojump_clock):
-    """A delivery that waits is replaced, unstarted, when its task is handed to the worker anew before it could notice."""
+    """A delivery that waits is replaced, unstarted, when its task is handed to the worker anew before it notices."""
 
     @task(name="blocker", visibility_timeout=1000)
     async def blocker() -> None:
@@ -640,7 +690,7 @@ async def test_short_and_long_leases_on_one_worker(rig, ledger, autojump_clock):
 
 
 async def test_long_lease_does_not_keep_short_ones_waiting(rig, ledger, autojump_clock):
-    """A renewal of a long lease that hangs takes ten seconds to be given up; leases of one second do not wait for it."""
+    """A renewal of a long lease that hangs takes ten seconds to give up; leases of one second do not wait for it."""
 
     @task(name="run")
     async def run(context: TaskContext, seconds: float) -> None:
@@ -666,7 +716,7 @@ async def test_short_leases_do_not_hurry_long_ones(rig, ledger, autojump_clock):
         with ledger.run(context):
             await trio.sleep(seconds)
 
-    rig.faults.at("broker.renew:before", lambda: trio.sleep(0.4))
+    rig.faults.at("broker.renew:before", partial(trio.sleep, 0.4))
     async with rig.worker(run, concurrency=11, prefetch=0) as worker:
         long = await rig.enqueue(run, 50, visibility_timeout=12)
         for _ in range(10):

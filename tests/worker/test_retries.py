@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 import trio
@@ -53,7 +54,7 @@ async def delays(rig, call, strategy=None):
         result = await handle.wait()
     told = [event.delay for name, event in rig.events if name == "task_retry"]
     began = [run.began for run in rig.ledger.runs]
-    assert [later - earlier for earlier, later in zip(began, began[1:], strict=False)] == pytest.approx(told)
+    assert [later - earlier for earlier, later in pairwise(began)] == pytest.approx(told)
     return told, result
 
 
@@ -298,7 +299,7 @@ async def test_a_day_of_backoff(rig, ledger, autojump_clock):
     assert 86_400 <= trio.current_time() - began <= 86_400 + 7200
     assert worker.totals["retried"] == len(ledger.runs) - 1
     assert ledger.ends == ["ConnectionError"] * (len(ledger.runs) - 1) + ["done"]
-    gaps = [later.began - earlier.ended for earlier, later in zip(ledger.runs, ledger.runs[1:], strict=False)]
+    gaps = [later.began - earlier.ended for earlier, later in pairwise(ledger.runs)]
     for attempt, gap in enumerate(gaps):
         full = min(60 * 2**attempt, 7200)
         assert full * 0.75 <= gap <= full

@@ -315,6 +315,25 @@ async def test_revoked_while_held(rig, ledger, autojump_clock):
     assert worker.totals == only(revoked=1, succeeded=1)
 
 
+async def test_revoked_while_held_and_too_late_besides(rig, autojump_clock):
+    """Of several reasons not to start a task, that it was revoked comes first."""
+
+    @task(name="slow")
+    async def slow() -> None:
+        await trio.sleep(4)
+
+    @task(name="unwanted", expires=2)
+    async def unwanted() -> None: ...
+
+    await rig.enqueue(slow)
+    handle = await rig.enqueue(unwanted)
+    async with rig.worker(slow, unwanted, concurrency=1, prefetch=1):
+        await trio.testing.wait_all_tasks_blocked()
+        assert await handle.revoke(reason="unwanted")
+        result = await handle.wait(timeout=10)
+    assert (result.state, result.reason) == (TaskState.REVOKED, "unwanted")
+
+
 async def test_revoked_while_running(rig, ledger, autojump_clock):
     """G8: a running handler is cancelled at once, whatever retries it has left, and its cleanup runs."""
 
@@ -444,7 +463,9 @@ async def test_handler_that_gives_its_own_scope_a_deadline(rig, autojump_clock):
     assert worker.totals == only(failed=1)
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), Stop("halt"), GeneratorExit(), ExceptionGroup("two", [OSError(), ValueError()])])
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), Stop("halt"), GeneratorExit(), ExceptionGroup("two", [OSError(), ValueError()])]
+)
 async def test_whatever_a_handler_raises_is_its_own_failure(rig, autojump_clock, error):
     """What a handler lets out fails its task, be it meant to end the process; the worker goes on."""
 
@@ -587,7 +608,7 @@ async def test_error_in_place_of_a_cancellation(rig, autojump_clock, how, groupe
 
 
 async def test_stray_cancellation(rig, autojump_clock):
-    """A Cancelled that a handler kept from elsewhere is no cancellation of its run: it fails, and nobody else notices."""
+    """A Cancelled that a handler kept from elsewhere does not cancel its run: it fails, and nobody else notices."""
 
     @task(name="shared")
     async def shared() -> None:
@@ -690,7 +711,7 @@ async def test_shutdown_beats_the_hard_limit(rig, autojump_clock):
 # --- errors that are hard to describe -----------------------------------------------------------------------------
 
 
-class Unspeakable(Exception):
+class UnspeakableError(Exception):
     """Fails when asked what it is."""
 
     def __str__(self):
@@ -702,12 +723,12 @@ async def test_error_that_cannot_be_described(rig, autojump_clock):
 
     @task(name="mute")
     async def mute() -> None:
-        raise Unspeakable
+        raise UnspeakableError
 
     handle = await rig.enqueue(mute)
     async with rig.worker(mute) as worker:
         result = await handle.wait(timeout=1)
-    assert result.error.type.endswith("Unspeakable")
+    assert result.error.type.endswith("UnspeakableError")
     assert worker.totals == only(failed=1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
@@ -53,10 +55,11 @@ async def test_result_first_then_settlement(rig, quick, autojump_clock):
     """G6: a result is recorded, and only then is the task deleted."""
     handle = await rig.enqueue(quick)
     seen = []
-    rig.faults.at("broker.settle:before", lambda: look())
 
     async def look():
         seen.append(((await rig.status(handle)).state, await rig.places()))
+
+    rig.faults.at("broker.settle:before", look)
 
     async with rig.worker(quick):
         await handle.result(timeout=1)
@@ -151,7 +154,7 @@ async def test_slow_store_makes_larger_batches(rig, quick, autojump_clock):
     """With a store that takes a second for each call, a thousand tasks do not take a thousand of them."""
     await rig.enqueue_many(quick, 1000)
     for operation in ("backend.record", "broker.settle"):
-        rig.faults.at(f"{operation}:before", lambda: trio.sleep(1))
+        rig.faults.at(f"{operation}:before", partial(trio.sleep, 1))
     began = trio.current_time()
     async with rig.worker(quick, concurrency=100, prefetch=100) as worker:
         while worker.totals["succeeded"] < 1000:
@@ -164,7 +167,7 @@ async def test_slow_store_makes_larger_batches(rig, quick, autojump_clock):
 
 
 async def test_backend_away_at_the_finish(rig, ledger, quick, autojump_clock):
-    """G6, G11: nothing is settled that is not recorded; the lease is renewed, the handler not run again, until it is back."""
+    """G6, G11: until the backend is back nothing is settled, the lease is renewed, and the handler not run again."""
     handle = await rig.enqueue(quick, visibility_timeout=10)
     rig.faults.fail("backend.record")
     async with rig.worker(quick) as first:
@@ -237,7 +240,7 @@ async def test_broker_away_at_the_finish(rig, ledger, quick, autojump_clock):
 
 
 async def test_broker_away_past_the_lease(rig, ledger, quick, autojump_clock):
-    """G11: settlements are not retried past the lease's end; the task is run again elsewhere, and the worker told so."""
+    """G11: settlements are not retried past the lease's end; the task is run again elsewhere."""
     rig.listen()
     handle = await rig.enqueue(quick, visibility_timeout=30)
     cut_off = Faults()
@@ -270,7 +273,7 @@ async def test_late_settlement_is_refused(rig, ledger, quick, autojump_clock):
     slow = Faults()
     slow.fail("broker.renew")
     slow.fail("broker.claim", skip=1)
-    slow.at("broker.settle:before", lambda: trio.sleep(8))
+    slow.at("broker.settle:before", partial(trio.sleep, 8))
     async with rig.worker(quick, faults=slow) as first:
         await trio.testing.wait_all_tasks_blocked()
         async with rig.worker(quick, signals=None) as second:
@@ -285,7 +288,7 @@ async def test_late_settlement_is_refused(rig, ledger, quick, autojump_clock):
 
 
 async def test_settlement_that_was_made_and_reported_as_failed(rig, ledger, quick, autojump_clock):
-    """G6: a settlement that may have been made is made again; its refusal then means that it was: one success, one run."""
+    """G6: a settlement that may have been made is made again; refused then, it was made: one success, one run."""
     rig.listen()
     await rig.enqueue(quick)
     rig.faults.fail("broker.settle", when="after", times=1)
@@ -324,6 +327,7 @@ async def test_store_that_hangs_past_the_lease(rig, ledger, quick, autojump_cloc
             await worker.wait_settled()
     assert await rig.places() == GONE
     assert (await rig.status(handle)).deliveries == 2
+    assert ledger.runs[1].began - ledger.runs[0].began == pytest.approx(8, abs=0.01)  # the place was free at once
     assert counts(worker) == {"lease_lost": 1, "succeeded": 1}
     assert [run.deliveries for run in ledger.runs] == [1, 2]
 
@@ -396,7 +400,7 @@ POINTS = [
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_store_that_refuses(rig, ledger, autojump_clock, point):
-    """G10: an error that waiting cannot mend ends the worker, which gives back everything first, and is raised as it is."""
+    """G10: an error that waiting cannot mend ends the worker, which gives back everything, and raises it as it is."""
 
     @task(name="mixed", visibility_timeout=30)
     async def mixed(context: TaskContext, seconds: float) -> None:
@@ -477,6 +481,17 @@ async def test_the_rest_is_attempted_once(rig, quick, autojump_clock, caplog):
     await worker._settler.settle_rest()
     assert "cannot settle 1 task(s); they come back when their lease ends" in caplog.text
     assert worker.in_flight == 1
+
+
+async def test_the_rest_without_what_is_lost(rig, quick, autojump_clock):
+    """G4: nor is anything recorded at the very end for which the lease has ended."""
+    worker = rig.worker(quick)
+    held = await held_by(rig, quick, worker)
+    worker._settler.finish(held, Succeeded())
+    await trio.sleep(30)
+    await worker._settler.settle_rest()
+    assert rig.faults.trace == []
+    assert counts(worker) == {"lease_lost": 1}
 
 
 async def test_nothing_is_left(rig, quick, autojump_clock):

@@ -1,4 +1,4 @@
-"""Sync handlers: run in threads, which cannot be cancelled. On the real clock; the fake one jumps while threads work."""
+"""Sync handlers run in threads, which cannot be cancelled. On the real clock: the fake one jumps meanwhile."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ async def test_places_of_given_up_threads(rig, gate):
 
 
 async def test_shutdown_of_a_call_that_has_no_thread_yet(rig, gate, caplog):
-    """G10: what only waits for a thread has not begun: a hard shutdown gives it back at once, and claims nothing else."""
+    """G10: what only waits for a thread has not begun: a hard shutdown gives it back at once."""
 
     @task(name="stuck")
     def stuck() -> None:
@@ -409,7 +409,7 @@ async def test_thread_and_a_part_of_the_worker_that_fails(rig, gate):
 
 
 async def test_hard_shutdown_starts_no_thread(rig, gate):
-    """G10: a delivery that was to start in the very moment of a hard shutdown is given back, its thread never started."""
+    """G10: a delivery that was to start in the very moment of a hard shutdown is given back, unstarted."""
 
     @task(name="blocking")
     def blocking() -> None:

@@ -101,11 +101,8 @@ class FailurePolicy:
                 why = _storable(_text(why), _MESSAGE_HEAD, _MESSAGE_TAIL)
             return RetryRequested(describe(request), delay, why)
         policy = held.definition.effective.retry_policy if held.definition is not None else None
-        if policy is None:
-            # Whatever a handler lets out is its failure, SystemExit included: it must not end the worker.
-            retryable = True
-        else:
-            retryable = policy.retries(error)
+        # Without a policy anything is: what a handler lets out is its failure, SystemExit included.
+        retryable = policy is None or policy.retries(error)
         reason = None if retryable else str(DeadLetterReason.NOT_RETRYABLE)
         return Failed(describe(error, retryable=retryable), self._delay(held, error), reason)
 

@@ -13,12 +13,12 @@ import trio
 
 from .._bounded import bounded
 from ..errors import StoreUnavailableError
-from ..outcome import Outcome
 from .held import Phase
 from .run import INTERRUPTED
 from .setup import Backoff
 
 if TYPE_CHECKING:
+    from ..outcome import Outcome
     from .held import Held, Holdings
     from .lease import LeaseKeeper
     from .notify import EventPump

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Awaitable, Mapping
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 import msgspec
 import trio
@@ -36,7 +36,7 @@ R = TypeVar("R")
 
 INTERRUPTED: Final = Interrupted()
 _LEASE_LOST: Final = LeaseLost()
-_TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
+_TRACE_HEADERS: Final[tuple[str, ...]] = ("traceparent", "tracestate", "baggage")
 
 _logger = logging.getLogger(__name__)
 
@@ -90,8 +90,7 @@ class Runner:
         """The outcome of a delivery that must not reach a handler; None for one that may."""
         delivery = held.delivery
         envelope = delivery.envelope
-        if held.deadline <= trio.current_time() or held.cause is Cause.LEASE_LOST:
-            return _LEASE_LOST
+        # A lease that is lost already is left to the run's scope, which ends by it before the handler can begin.
         if held.cause is Cause.REVOKED:
             return Revoked(held.revoke_reason)
         if delivery.revoked is not None:
@@ -215,7 +214,11 @@ class Runner:
         held.scope.shield = True
         try:
             return await trio.to_thread.run_sync(
-                definition.call, context, arguments, abandon_on_cancel=True, limiter=place
+                definition.call,
+                context,
+                arguments,
+                abandon_on_cancel=True,
+                limiter=cast("trio.CapacityLimiter", place),  # anything with these two methods will do, says trio
             )
         except trio.Cancelled:
             # The shield stays on, so that the scopes of the run itself tell why, whatever is cancelled around them.

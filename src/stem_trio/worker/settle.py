@@ -51,7 +51,7 @@ class Settler:
         """A run has ended; have that recorded and settled. Never waits."""
         if held.phase is Phase.FINISHED:
             return
-        if held.cause is Cause.LEASE_LOST or held.deadline <= trio.current_time():
+        if held.cause is Cause.LEASE_LOST:
             # Whatever the handler made of it. A settlement would be refused; a record, written first, might not be.
             outcome = _LEASE_LOST
         held.phase = Phase.FINISHED
@@ -96,6 +96,9 @@ class Settler:
         while True:
             await self._kick.wait()
             while self._queue:
+                # Leases may have ended while handlers, the store or this process stood still: what can no longer be
+                # settled must not be recorded either.
+                self._drop_lost()
                 # They stay in the queue until they are done: a cancellation here forgets nothing.
                 batch = list(self._queue)
                 try:
@@ -106,8 +109,6 @@ class Settler:
                     self._drop_lost()
                     if self._queue:
                         await trio.sleep(backoff.next())
-                # Leases may have ended while the store was slow, too.
-                self._drop_lost()
             self._kick = trio.Event()
             self._idle.set()
 
@@ -116,10 +117,13 @@ class Settler:
 
         Cancellation: runs under way may or may not be settled.
         """
+        self._drop_lost()
         try:
             await self._settle(list(self._queue))
         except StoreUnavailableError as error:
-            _logger.warning("cannot settle %d task(s); they come back when their lease ends: %s", len(self._queue), error)
+            _logger.warning(
+                "cannot settle %d task(s); they come back when their lease ends: %s", len(self._queue), error
+            )
 
     async def _settle(self, batch: list[Held]) -> None:
         releases = [held for held in batch if type(held.settlement) is Release]

@@ -175,6 +175,11 @@ class TaskQueue:
         """Whether it holds nothing and nobody waits for it, so that forgetting it makes no difference."""
         return not (self.ready or self._delayed or self.leased or self._dead or self.waiters)
 
+    @property
+    def ready_at(self) -> float:
+        """No task becomes ready by the mere passing of time before this moment."""
+        return min(self._next_due, self._next_expiry)
+
     # --- the passing of time ------------------------------------------------------------------------------------------
 
     def advance(self, now: float) -> None:

@@ -72,6 +72,6 @@ def notify(queue: TaskQueue) -> None:
     for waiter in waiters[: queue.ready]:
         waiter.wake()
     for waiter in waiters[queue.ready :]:
-        # It sleeps past the moment of the queue's next change, of which it could not know.
-        if waiter.until > queue.wake_at:
+        # It would sleep past a moment of which it could not know when it began.
+        if waiter.until > queue.ready_at:
             waiter.wake()

@@ -173,7 +173,7 @@ class InMemoryBroker(MemoryStore, Broker):
                 return deliveries
             until = give_up
             for queue in sources:
-                until = min(until, queue.wake_at)
+                until = min(until, queue.ready_at)
             # Queues found now may be forgotten and made anew before this claim runs again, so it finds them again then.
             await wait_for_work(sources, until)
 

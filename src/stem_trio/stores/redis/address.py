@@ -30,12 +30,14 @@ _TLS_OPTIONS: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", 
 
 def redact(url: str) -> str:
     """A URL without its user and password, and without its query, for messages."""
+    if "://" not in url:
+        return "the URL"  # without a scheme, what stands where is anybody's guess
     try:
         parts = urlsplit(url)
         hosts = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "the URL"
-    return f"{parts.scheme}://{hosts}{parts.path}" if parts.scheme else "the URL"
+    return f"{parts.scheme}://{hosts}{parts.path}"
 
 
 @final
@@ -143,10 +145,8 @@ def parse_address(
         ConfigurationError: the URL cannot be read, or has an option that has no effect here. Never shows a secret.
     """
     scheme = url.partition("://")[0]
-    if scheme not in _SCHEMES:
-        raise ConfigurationError(
-            f"{redact(url)}: {scheme or 'no'} scheme is not one of Redis; use {', '.join(_SCHEMES)}"
-        )
+    if "://" not in url or scheme not in _SCHEMES:
+        raise ConfigurationError(f"{redact(url)}: its scheme is not one of Redis; use {', '.join(_SCHEMES)}")
     address = _parse_sentinel(url) if scheme.endswith("+sentinel") else _parse_plain(url)
     changes: dict[str, Any] = {
         name: value

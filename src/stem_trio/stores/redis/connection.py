@@ -184,13 +184,16 @@ class Connection:
                     if self._patience < math.inf:
                         nursery.start_soon(self._watch)
                     await self._read()
+            self.close("the server did not answer")
             raise ConnectionLostError("the server did not answer", sent=True)
         except BaseExceptionGroup as group:
             lost, other = group.split(_BROKEN)
             if lost is None or other is not None:
                 raise
             problem = lost.exceptions[0]
-            raise ConnectionLostError(str(problem) or type(problem).__name__, sent=True) from problem
+            reason = str(problem) or type(problem).__name__
+            self.close(reason)
+            raise ConnectionLostError(reason, sent=True) from problem
         finally:
             self.close("the connection was closed")
             await trio.aclose_forcefully(self._stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -90,14 +91,15 @@ class WatchTests(BackendTests):
             await self.write(backend, make_status(task))
             final = make_status(task, TaskState.SUCCEEDED)
             async with trio.open_nursery() as nursery:
-                waiting = self.start(nursery, lambda task=task: wait_for_end(task))  # type: ignore[misc]
+                waiting = self.start(nursery, partial(wait_for_end, task))
                 await self.pass_time(self.pause / 50 * (number % 5))
                 await self.write(backend, final)
                 assert await waiting.result() == final
 
     async def test_last_status_is_never_skipped(self, backend: ResultBackend, task_id: str) -> None:
         """G12: of statuses that follow each other quickly some may be skipped, the last one never is."""
-        async with backend.watch(task_id) as watch:
+        async with backend.watch(task_id) as quick, backend.watch(task_id) as slow, trio.open_nursery() as nursery:
+            reading = self.start(nursery, partial(self.until_end, quick))
             for deliveries in range(1, 50):
                 await self.write(
                     backend,
@@ -106,8 +108,10 @@ class WatchTests(BackendTests):
                 )
             final = make_status(task_id, TaskState.FAILED, deliveries=50)
             await self.write(backend, final)
-            assert await self.until_end(watch) == final
-            await self.assert_silent(watch)
+            assert await reading.result() == final
+            assert await self.until_end(slow) == final
+            for watch in (quick, slow):
+                await self.assert_silent(watch)
 
     async def test_changes_move_forward(self, backend: ResultBackend, task_id: str) -> None:
         """G5: a status that was refused is not shown to anybody."""

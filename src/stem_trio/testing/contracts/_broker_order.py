@@ -89,7 +89,8 @@ class OrderTests(BrokerTests):
         assert sum(delivery.lease.queue == queue for delivery in deliveries) == 1
 
     async def test_a_queue_named_twice_is_one(self, broker: Broker, queue: str) -> None:
-        """Naming a queue twice in a claim does not hand its tasks out twice."""
+        """Naming a queue twice in a claim does not hand its tasks out twice, nor disturb the wait for them."""
+        assert await broker.claim([queue, queue], consumer="w1", limit=5, wait=self.pause) == []
         envelopes = await self.put(broker, queue, 3)
         assert sorted(ids(await self.take(broker, [queue, queue], 3))) == sorted(ids(envelopes))
         await self.assert_places(broker, queue, leased=3)

@@ -151,9 +151,14 @@ class RemovalTests(BrokerTests):
         assert answers == [False, False, False, False, True]
         assert (await self.take_one(broker, other_queue)).revoked is None
         assert (await self.take_one(broker, queue)).revoked == "r"
-        letter = await broker.get_dead_letter(queue, dead.id)
-        assert letter is not None
-        await broker.replay_dead_letters(queue, [dead.id])
+
+    async def test_replay_of_a_revoked_task(self, broker: Broker, queue: str) -> None:
+        """A task that was revoked, and given up all the same, runs again when it is replayed."""
+        envelope = await self.put_one(broker, queue)
+        delivery = await self.take_one(broker, queue)
+        assert await broker.revoke(queue, [envelope.id], reason="r") == [True]
+        assert await self.settle_one(broker, delivery, MoveToDead("r"))
+        await broker.replay_dead_letters(queue, [envelope.id])
         assert (await self.take_one(broker, queue)).revoked is None
 
     async def test_revoking_twice(self, broker: Broker, queue: str) -> None:

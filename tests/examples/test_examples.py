@@ -1,0 +1,114 @@
+"""The programs in examples/, in the README and in the docs run as they are written, each in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# What each prints. Handlers that run side by side print in any order, so lines are compared as a sorted list.
+EXPECTED = {
+    "minimal_producer.py": ["Sending to hello@example.com"],
+    "minimal_worker.py": ["Sending to ada@example.com (attempt 0)", "succeeded"],
+    "retries_and_signals.py": [
+        r"attempt 0 failed with ConnectionError; next run at \d\d:\d\d:\d\d",
+        r"attempt 1 failed with ConnectionError; next run at \d\d:\d\d:\d\d",
+        "demo.flaky succeeded on attempt 2",
+        "done after 2 failures",
+    ],
+    "combined_runtime.py": ["login by task audit.write"],
+    "typed_tasks.py": [
+        "2",
+        "5",
+        "Sending 'Hi' to a@b.c",
+        "Sending 'Hi' to u@v.w",
+        "Sending 'Hi' to x@y.z",
+        "Sending 'Later' to d@e.f",
+        "cat-640.png",
+        "no data for this month",
+        "refused: to",
+        "succeeded",
+        "succeeded",
+    ],
+    "inside_a_handler.py": [
+        "3 pages, cut short; ada may go on tomorrow",
+        "4 tasks succeeded",
+        r"running: \d+ %",
+    ],
+    "lifecycle.py": [
+        r"QueueStats\(ready=1, delayed=0, leased=0, dead=0\)",
+        "hard: lifecycle.endless is queued, attempt 0, returned None",
+        'soft: lifecycle.polite is succeeded, attempt 0, returned "stopped when asked"',
+        'warm: lifecycle.quick is succeeded, attempt 0, returned "finished in time"',
+    ],
+}
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", *command], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+    )
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_example(name):
+    """Each example ends well and prints what it should."""
+    done = run(f"examples/{name}")
+    assert done.returncode == 0, done.stderr
+    lines = sorted(done.stdout.splitlines())
+    patterns = sorted(EXPECTED[name])
+    assert len(lines) == len(patterns), done.stdout
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert line == pattern or re.fullmatch(pattern, line), f"{line!r} is not {pattern!r}"
+
+
+def test_every_example_is_run():
+    """No program in the folder is left out."""
+    programs = {path.name for path in (ROOT / "examples").glob("*.py")}
+    assert programs == {*EXPECTED, "testing_example.py"}
+
+
+def test_the_example_of_a_test():
+    """The example of a user's test passes, with the fixtures of the installed plugin."""
+    done = run("-m", "pytest", "-q", "examples/testing_example.py")
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+def programs_in(page: Path) -> list[str]:
+    """The Python blocks of a page that are whole programs."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [block for block in blocks if "trio.run(" in block and "import trio" in block]
+
+
+PAGES = [ROOT / "README.md", ROOT / "docs" / "index.md"]
+SNIPPETS = [(page.name, number, code) for page in PAGES for number, code in enumerate(programs_in(page))]
+
+
+@pytest.mark.parametrize(("page", "number", "code"), SNIPPETS, ids=[f"{name}-{n}" for name, n, _ in SNIPPETS])
+def test_program_on_a_page(page, number, code, tmp_path):
+    """Whole programs shown in the README and on the first page run as they stand."""
+    program = tmp_path / "program.py"
+    program.write_text(code, encoding="utf-8")
+    done = run(str(program))
+    assert done.returncode == 0, done.stderr
+    assert "Sending" in done.stdout
+
+
+def test_pages_have_programs():
+    """The blocks are found at all."""
+    assert len(SNIPPETS) >= 3
+
+
+def test_demo():
+    """The README's main job ends well, and shows a task of each fate."""
+    done = run("-m", "stem_trio.demo")
+    assert done.returncode == 0, done.stderr
+    for word in ("succeeded", "retrying", "failed", "revoked", "expired", "progress", "Dead letters"):
+        assert word in done.stdout
+    assert done.stdout.rstrip().endswith("nothing is left running.")
