@@ -1,6 +1,6 @@
 """Producer and worker of one service, in one object that shares one store.
 
-    python examples/combined_runtime.py
+python examples/combined_runtime.py
 """
 
 from contextlib import AsyncExitStack

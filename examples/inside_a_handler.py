@@ -1,6 +1,6 @@
 """What a handler may ask of its context.
 
-    python examples/inside_a_handler.py
+python examples/inside_a_handler.py
 """
 
 import trio
@@ -34,7 +34,8 @@ async def index_site(context: TaskContext, pages: int) -> str:
 
 async def main():
     async with StemApp.in_memory(tasks=[index_page, index_site]) as app:
-        handle = await index_site.with_options(meta={"who": "ada"}, headers={"traceparent": "00-1-2-01"}).enqueue(app, 3)
+        call = index_site.with_options(meta={"who": "ada"}, headers={"traceparent": "00-1-2-01"})
+        handle = await call.enqueue(app, 3)
         while (status := await handle.status()).progress is None:
             await trio.sleep(0.01)
         print(f"{status.state.value}: {status.progress.percent:.0f} %")

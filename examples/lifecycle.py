@@ -1,6 +1,6 @@
 """How a worker is shut down: warm, soft and hard.
 
-    python examples/lifecycle.py
+python examples/lifecycle.py
 """
 
 import trio

@@ -1,6 +1,6 @@
 """Everything in one process: a producer, a worker, and stores in memory.
 
-    python examples/minimal_producer.py
+python examples/minimal_producer.py
 """
 
 import trio

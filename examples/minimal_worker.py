@@ -1,6 +1,6 @@
 """A worker in a nursery of the program's own, and a task written as a class.
 
-    python examples/minimal_worker.py
+python examples/minimal_worker.py
 """
 
 from collections.abc import Mapping

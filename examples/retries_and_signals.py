@@ -1,6 +1,6 @@
 """A task that fails twice, a strategy that says when to try again, and listeners that are told of it.
 
-    python examples/retries_and_signals.py
+python examples/retries_and_signals.py
 """
 
 from collections.abc import Mapping

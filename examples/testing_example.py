@@ -1,6 +1,6 @@
 """A test of a program's own tasks: an hour of backoff in milliseconds, on the fixtures of the pytest plugin.
 
-    python -m pytest examples/testing_example.py
+python -m pytest examples/testing_example.py
 """
 
 from stem_trio import ExponentialJitterRetryStrategy, TaskContext, TaskState, task

@@ -1,6 +1,6 @@
 """Functions as tasks: checked arguments, known results, options for single calls, many at once.
 
-    python examples/typed_tasks.py
+python examples/typed_tasks.py
 """
 
 from pathlib import Path
@@ -28,7 +28,8 @@ async def fail() -> None:
 
 async def main():
     async with StemApp.in_memory(tasks=[send_email, resize, fail]) as app:
-        handle = await send_email.enqueue(app, to="a@b.c")  # checked by the type checker, and before anything is written
+        # Arguments are checked by the type checker, and again before anything is written.
+        handle = await send_email.enqueue(app, to="a@b.c")
         n: int = await handle.result(timeout=10)
         print(n)
 

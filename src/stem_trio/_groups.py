@@ -28,14 +28,15 @@ def inner_error(group: BaseExceptionGroup[BaseException], body: BaseException | 
         group: what the nursery has raised.
         body: what its block has raised, if it has.
     """
-    if len(group.exceptions) > 1:
+    errors = list(group.exceptions)
+    if len(errors) > 1:
         return group
     # Trio takes what its own cancellation has caused out of groups, and makes a new group of the rest even when there
     # was nothing to take out: its class, unless it provides for that, and its identity are lost. A block that raises
     # anything else than cancellations is among the errors for sure, hence is the one.
     if isinstance(body, BaseExceptionGroup) and body.split(trio.Cancelled)[0] is None:
         return body
-    return group.exceptions[0]
+    return errors[0]
 
 
 def raise_unchanged(error: BaseException) -> NoReturn:

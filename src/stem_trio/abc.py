@@ -76,7 +76,7 @@ class Broker(Store):
     async def publish(self, envelopes: Sequence[Envelope], *, delay: float = 0.0) -> list[bool]:
         """Put tasks into their queues, to be claimed after `delay` seconds.
 
-        An id that the broker already holds, in any place, is left as it is: publishing is idempotent.
+        An id that its queue already holds, in any place, is left as it is: publishing is idempotent.
 
         Returns:
             One entry for each envelope: False where the id was held already.

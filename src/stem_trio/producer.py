@@ -16,7 +16,6 @@ from . import signals as signals_module
 from ._bounded import bounded
 from ._validate import duration, integer
 from .clock import SystemClock, WallClock, to_datetime
-from .codec import ENCODE_ERRORS
 from .control import CONTROL_CHANNEL, RevokeTasks, encode_control
 from .envelope import WIRE_VERSION, DeadLetter, Envelope
 from .errors import (
@@ -25,7 +24,6 @@ from .errors import (
     InvalidScheduleError,
     PayloadTooLargeError,
     ResultDecodeError,
-    SerializationError,
     StoreError,
     StoreTimeoutError,
     StoreUnavailableError,
@@ -278,10 +276,7 @@ class Stem:
         )
         # Measuring is left out where the rest, whose names and ids are bounded, cannot make it too large.
         if len(call.args) + len(call.meta) + _MAX_FRAME > self._max_payload_size or headers:
-            try:
-                size = len(envelope.encode())
-            except ENCODE_ERRORS as error:
-                raise SerializationError("headers", str(error)) from error
+            size = len(envelope.encode())
             if size > self._max_payload_size:
                 raise PayloadTooLargeError(envelope.name, size, self._max_payload_size)
         return envelope, delay

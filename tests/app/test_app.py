@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from functools import partial
 
 import pytest
@@ -17,6 +18,7 @@ from stem_trio import (
     InvalidOptionError,
     PayloadTooLargeError,
     RegistrationError,
+    Stem,
     StemApp,
     StemSignals,
     StoreClosedError,
@@ -34,6 +36,7 @@ from stem_trio import (
     signals,
     task,
 )
+from stem_trio._groups import inner_error, raise_unchanged, single_error
 from stem_trio.testing.faults import Faults
 from tests.app.support import BugError, make_app
 
@@ -324,8 +327,16 @@ async def test_leaving_is_a_warm_shutdown(autojump_clock):
         assert (await backend.get(handle.id)).state is TaskState.SUCCEEDED
 
 
+class Labelled(ExceptionGroup):
+    """A group whose class would be lost if it were copied."""
+
+
 ERRORS = {
     "error": BugError("mine"),
+    "interrupt": KeyboardInterrupt(),
+    "stop": StopAsyncIteration(),
+    "base group": BaseExceptionGroup("mine", [KeyboardInterrupt()]),
+    "group of a class": Labelled("mine", [BugError("a")]),
     "exit": SystemExit(3),
     "group": ExceptionGroup("mine", [BugError("a"), ValueError("b")]),
     "group of one": ExceptionGroup("mine", [BugError("a")]),
@@ -345,8 +356,7 @@ async def test_leaving_with_an_error_is_a_hard_shutdown(autojump_clock, error, s
                 await sleeps.enqueue(app)
                 await trio.sleep(2)
             raise error from cause
-    assert caught.value is error or isinstance(error, ExceptionGroup)  # which trio copies
-    assert repr(caught.value) == repr(error)
+    assert caught.value is error
     assert caught.value.__cause__ is cause
     assert trio.current_time() == (2 if started else 0)
     assert app.worker.state is (WorkerState.STOPPED if started else WorkerState.CREATED)
@@ -363,6 +373,143 @@ async def test_leaving_by_cancellation(autojump_clock):
     assert scope.cancelled_caught
     assert app.worker.state is WorkerState.STOPPED
     assert trio.current_time() == 3
+
+
+async def test_leaving_that_is_cancelled(autojump_clock):
+    """G10: a cancellation while the block is left turns the warm shutdown into a hard one."""
+    app = make_app(sleeps)
+    with trio.move_on_after(3) as scope:
+        async with app:
+            await sleeps.enqueue(app)
+            await trio.sleep(1)
+    assert scope.cancelled_caught
+    assert trio.current_time() == 3
+    assert app.worker.state is WorkerState.STOPPED
+    async with app.broker.inner as broker:
+        assert (await broker.stats("default")).ready == 1
+
+
+async def test_error_while_another_is_handled(autojump_clock):
+    """An error comes out with the context in which it was raised."""
+    first = KeyError("first")
+    with pytest.raises(BugError) as caught:
+        async with make_app(add) as app:
+            await app.start()
+            try:
+                raise first
+            except KeyError:
+                raise BugError  # noqa: B904 - the context is the point
+    assert caught.value.__context__ is first
+
+
+async def test_worker_fails_while_the_block_fails_with_a_group(autojump_clock):
+    """A group of the block's that the worker's failure has had a part in is told of without the cancellation."""
+    faults = Faults()
+
+    def fail() -> None:
+        raise StoreError("worker")
+
+    async def clean_up() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise BugError
+
+    faults.at("backend.put_heartbeat:before", fail, skip=1)
+    with pytest.RaisesGroup(StoreError, pytest.RaisesGroup(BugError)):
+        async with make_app(add, faults=faults, heartbeat_interval=5) as app:
+            await app.start()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(clean_up)
+                nursery.start_soon(trio.sleep_forever)
+
+
+@pytest.mark.parametrize("error", [StoreError("refused"), BugError("a bug")], ids=repr)
+@pytest.mark.parametrize(
+    "point",
+    [
+        "broker.claim:before",
+        "broker.claim:after",
+        "broker.settle:before",
+        "broker.settle:after",
+        "broker.subscribe:before",
+        "broker.receive:before",
+        "backend.record:before",
+        "backend.put_heartbeat:before",
+    ],
+)
+async def test_worker_that_fails_at_any_point(autojump_clock, point, error):
+    """Wherever the worker fails, the block is cancelled at once and that very error comes out."""
+    faults = Faults()
+
+    def fail() -> None:
+        raise error
+
+    app = make_app(add, faults=faults)
+    outside = Stem(app.broker.inner, app.backend.inner, tasks=[add], signals=StemSignals(), clock=app.stem.clock)
+    cancelled = False
+    with pytest.raises(type(error)) as caught:
+        async with app:
+            await add.enqueue(outside, 1, 2)
+            faults.at(point, fail)
+            try:
+                await app.start()
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                cancelled = True
+                raise
+    assert caught.value is error
+    assert cancelled
+    assert trio.current_time() < 1
+    assert app.worker.state is WorkerState.STOPPED
+    with pytest.raises(StoreClosedError):
+        await app.broker.stats("default")
+
+
+async def test_worker_that_fails_while_the_block_is_left(autojump_clock):
+    """A worker that fails in its warm shutdown is heard of too."""
+    faults = Faults()
+
+    def fail() -> None:
+        raise StoreError("broken")
+
+    with pytest.raises(StoreError, match="broken"):
+        async with make_app(sleeps, faults=faults) as app:
+            await sleeps.enqueue(app, 5)
+            await trio.sleep(1)
+            faults.at("broker.settle:before", fail)
+    assert trio.current_time() == 5
+
+
+async def test_outage_is_no_failure(autojump_clock):
+    """G11: while the stores are away enqueueing fails by name; the app goes on when they are back."""
+    faults = Faults()
+    async with make_app(add, faults=faults) as app:
+        await app.start()
+        faults.down = True
+        with pytest.raises(StoreUnavailableError) as caught:
+            await app.enqueue("add", {"a": 1, "b": 2})
+        assert not caught.value.maybe_applied
+        await trio.sleep(600)
+        assert app.worker.state is WorkerState.RUNNING
+        faults.clear()
+        assert await (await add.enqueue(app, 1, 2)).result(timeout=60) == 3
+
+
+@pytest.mark.parametrize(("wanted", "installed"), [(None, False), (False, False), (True, True)])
+def test_signals_of_the_system_are_the_host_s(wanted, installed):
+    """The worker of an app leaves the operating system's signals alone unless it is told otherwise."""
+    seen = []
+
+    async def main() -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        async with make_app(add, lifecycle=WorkerLifecycleConfig(install_signal_handlers=wanted)) as app:
+            await app.start()
+            seen.append(signal.getsignal(signal.SIGTERM) is not before)
+        seen.append(signal.getsignal(signal.SIGTERM) is before)
+
+    trio.run(main)
+    assert seen == [installed, True]
 
 
 async def test_worker_that_fails(autojump_clock):
@@ -484,6 +631,62 @@ async def test_drain_waits_for_listeners(autojump_clock):
         assert sorted(heard) == sorted(ids)
 
 
+async def test_drain_waits_for_what_listeners_enqueue(autojump_clock):
+    """A listener that enqueues a follow-up is no way around the drain."""
+    app = make_app(add)
+    values = []
+
+    @app.stem.signals.task_succeeded.connect
+    async def follow_up(event) -> None:
+        values.append((await app.wait_for_task(event.task_id)).value)
+        if len(values) < 4:
+            await trio.sleep(5)
+            await app.enqueue("add", {"a": values[-1], "b": 1}, delay=60)
+
+    async with app:
+        await add.enqueue(app, 0, 1)
+        await app.drain()
+        assert values == [1, 2, 3, 4]
+        assert (await app.broker.stats("default")).unfinished == 0
+
+
+@pytest.mark.parametrize("latency", [0.1, 1, 3])
+async def test_drain_sees_a_child_whose_parent_ends_between_two_counts(autojump_clock, latency):
+    """A child in a queue that was counted before its parent ended is not overlooked, however slow the store is."""
+    ran = []
+
+    @task(name="parent", queue="second")
+    async def parent(context: TaskContext) -> None:
+        await trio.sleep(latency / 2)
+        await child.with_options(delay=100).enqueue(context)
+
+    @task(name="child")
+    async def child() -> None:
+        ran.append(trio.current_time())
+
+    faults = Faults()
+    faults.at("broker.stats:after", partial(trio.sleep, latency))
+    async with make_app(child, parent, faults=faults) as app:
+        assert app.worker.queues == ("default", "second")
+        await parent.enqueue(app)
+        await app.drain()
+        assert ran == [pytest.approx(100 + latency / 2)]
+
+
+async def test_drain_does_not_wait_for_dead_letters(autojump_clock):
+    """G8: a task that was given up is over."""
+
+    @task(name="broken", max_retries=0)
+    async def broken() -> None:
+        raise BugError
+
+    async with make_app(broken) as app:
+        handle = await broken.enqueue(app)
+        await app.drain()
+        assert (await app.broker.stats("default")).dead == 1
+        assert (await handle.status()).state is TaskState.FAILED
+
+
 async def test_drain_with_tasks_in_other_hands(autojump_clock):
     """A task that another worker holds is waited for, too, and when that dies, until it has been run."""
     async with make_app(add) as app:
@@ -600,3 +803,50 @@ async def test_app_that_fails_leaves_the_other_alone(autojump_clock):
         nursery.start_soon(good)
         nursery.start_soon(bad)
     assert results == [3]
+
+
+# --- exception groups -----------------------------------------------------------------------------------------------
+
+
+def test_single_error():
+    """One error is found however deep it is; of several the group itself stands."""
+    error = BugError("mine")
+    deep = ExceptionGroup("outer", [ExceptionGroup("inner", [error])])
+    several = ExceptionGroup("inner", [error, KeyError("other")])
+    assert single_error(deep) is error
+    assert single_error(several) is several
+    assert single_error(ExceptionGroup("outer", [several])) is several
+
+
+def test_inner_error():
+    """One layer is taken off, and no more: what a nursery has wrapped may be a group itself."""
+    error = BugError("mine")
+    inner = ExceptionGroup("inner", [error])
+    several = ExceptionGroup("several", [error, KeyError("other")])
+    assert inner_error(ExceptionGroup("outer", [inner])) is inner
+    assert inner_error(inner) is error
+    assert inner_error(several) is several
+
+
+def test_inner_error_that_trio_has_copied():
+    """The group that the block has raised counts, not the copy of it; unless there is more to tell."""
+    body = Labelled("mine", [BugError("a")])
+    copy = ExceptionGroup("mine", list(body.exceptions))
+    assert inner_error(ExceptionGroup("nursery", [copy]), body) is body
+    both = ExceptionGroup("nursery", [copy, KeyError("other")])
+    assert inner_error(both, body) is both
+
+
+def test_raise_unchanged():
+    """An error leaves its group with the cause and the context that it had."""
+    cause, context = KeyError("cause"), OSError("context")
+    error = BugError("mine")
+    error.__cause__, error.__context__ = cause, context
+    with pytest.raises(BugError) as caught:
+        try:
+            raise ExceptionGroup("outer", [error])
+        except ExceptionGroup as group:
+            raise_unchanged(inner_error(group))
+    assert caught.value is error
+    assert error.__cause__ is cause
+    assert error.__context__ is context

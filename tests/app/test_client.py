@@ -107,6 +107,83 @@ async def test_backend_that_cannot_be_opened():
         await client.enqueue("add", {"a": 1, "b": 2})
 
 
+class Diary:
+    """A store that writes down when it is opened and closed, and fails at what it is told to."""
+
+    def __init__(self, name, entries, fails=()) -> None:
+        self.name, self.entries, self.fails = name, entries, fails
+        self.error: BaseException | None = None
+
+    def write(self, what) -> None:
+        self.entries.append(f"{what} {self.name}")
+        if what in self.fails:
+            raise ConnectionError(f"{what} {self.name}")
+
+    async def __aenter__(self):
+        await trio.lowlevel.checkpoint()
+        self.write("open")
+        if "hang" in self.fails:
+            await trio.sleep_forever()
+        return self
+
+    async def __aexit__(self, kind, error, traceback) -> None:
+        self.error = error
+        self.write("close")
+
+
+OPENED = ["open broker", "open backend"]
+CLOSED = ["close backend", "close broker"]
+
+
+async def test_stores_are_opened_and_closed_in_order():
+    """The broker is opened first and closed last, and both are told why the block has ended."""
+    entries = []
+    broker, backend = Diary("broker", entries), Diary("backend", entries)
+    async with StemClient(broker, backend):
+        assert entries == OPENED
+    assert entries == OPENED + CLOSED
+    error = ExceptionGroup("mine", [ValueError("mine")])
+    with pytest.raises(ExceptionGroup) as caught:
+        async with StemClient(broker, backend):
+            raise error
+    assert caught.value is error
+    assert broker.error is backend.error is error
+    assert entries == (OPENED + CLOSED) * 2
+
+
+@pytest.mark.parametrize(
+    ("fails", "expected"),
+    [
+        ({"broker": ["open"]}, ["open broker"]),
+        ({"backend": ["open"]}, ["open broker", "open backend", "close broker"]),
+        ({"backend": ["close"]}, OPENED + CLOSED),
+        ({"broker": ["close"]}, OPENED + CLOSED),
+    ],
+    ids=str,
+)
+async def test_store_that_fails_to_open_or_close(fails, expected):
+    """Whatever was opened is closed, also where another store fails; the error comes out."""
+    entries = []
+    [(name, [what])] = fails.items()
+    stores = [Diary(kind, entries, fails.get(kind, ())) for kind in ("broker", "backend")]
+    with pytest.raises(ConnectionError, match=f"{what} {name}"):
+        async with StemClient(*stores):
+            pass
+    assert entries == expected
+
+
+async def test_cancelled_while_opening(autojump_clock):
+    """A cancellation while the second store is opened closes the first."""
+    entries = []
+    broker = Diary("broker", entries)
+    with trio.move_on_after(1) as scope:
+        async with StemClient(broker, Diary("backend", entries, ["hang"])):
+            pytest.fail("it cannot be open")
+    assert scope.cancelled_caught
+    assert entries == [*OPENED, "close broker"]
+    assert isinstance(broker.error, trio.Cancelled)
+
+
 async def test_error_in_the_block():
     """An error in the block closes the stores, and comes out as it is."""
     error = ValueError("mine")

@@ -228,7 +228,7 @@ async def test_host_does_not_wait_for_a_store_for_ever(autojump_clock, open_host
 
 @both_hosts
 async def test_error_in_the_neighbour(autojump_clock, open_host):
-    """G10: when a neighbour fails the worker goes with it cleanly: its error stands alone, deliveries are given back."""
+    """G10: when a neighbour fails the worker goes with it: its error stands alone, deliveries are given back."""
     boom = ValueError("boom")
 
     async def neighbour() -> None:

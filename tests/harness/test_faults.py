@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -288,7 +289,7 @@ async def test_action_raises(faults, perform, when):
 
 async def test_async_action(autojump_clock, faults, spy, perform):
     """An async action is awaited: it makes a store slow."""
-    faults.at("backend.get:before", lambda: trio.sleep(3))
+    faults.at("backend.get:before", partial(trio.sleep, 3))
 
     async def more() -> None:
         await trio.sleep(4)

@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-import trio
+from trio.testing import wait_all_tasks_blocked
 
 from stem_trio import (
     InvalidOptionError,
@@ -86,11 +86,14 @@ async def test_failure_of_a_task_is_no_failure_of_the_test(stem_app, autojump_cl
 async def test_follows_the_clock_of_the_test(stem_app, mock_clock):
     """With a clock that stands still nothing that is delayed begins; it begins when the test moves the clock."""
     app = await stem_app(tasks=[double])
-    handle = await double.with_options(delay=3600).enqueue(app, 1)
-    await trio.testing.wait_all_tasks_blocked()
+    handle = await double.with_options(delay=20).enqueue(app, 1)
+    await wait_all_tasks_blocked()
     assert (await handle.status()).state is TaskState.QUEUED
-    mock_clock.jump(3600)
-    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(19)
+    await wait_all_tasks_blocked()
+    assert (await handle.status()).state is TaskState.QUEUED
+    mock_clock.jump(1)
+    await wait_all_tasks_blocked()
     assert (await handle.status()).state is TaskState.SUCCEEDED
 
 
@@ -227,6 +230,7 @@ def test_error_in_the_worker_fails_the_test(run_tests, diary):
             await other.start()
             app = await stem_app(tasks=[nothing])
             await app.start()
+            await trio.sleep(1)  # the first heartbeat is out
 
             async def broken(*args, **kwargs):
                 raise StoreError("the store refused")

@@ -8,7 +8,7 @@ from datetime import timedelta
 import attrs
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stem_trio.errors import InvalidOptionError
@@ -33,6 +33,7 @@ def test_exponential_waits(attempt, full):
     assert max(waits) > full * 0.975
 
 
+@settings(deadline=None)
 @given(base=st.floats(0.001, 1e6), ratio=st.floats(1.0, 1e6), attempt=st.integers(0, 10**9), seed=st.integers(0, 2**32))
 def test_waits_stay_within_their_bounds(base, ratio, attempt, seed):
     """Whatever the numbers, the wait is more than three quarters of the capped power and never above the cap."""

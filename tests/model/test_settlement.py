@@ -169,7 +169,7 @@ def test_every_outcome_is_in_the_table():
 @pytest.mark.parametrize("thing", [Outcome(), Complete(), None, "succeeded"])
 def test_what_is_no_outcome_is_refused(thing):
     """There is no silent way out of the table."""
-    with pytest.raises(TypeError, match="^not an outcome: "):
+    with pytest.raises(TypeError, match=r"^not an outcome: "):
         decide(thing, make_delivery(), now=NOW)
 
 

@@ -138,7 +138,7 @@ def test_bad_connections(signal, arguments, option, remedy):
 @pytest.mark.parametrize("timeout", [0, -1, None, "1"])
 def test_bad_listener_timeout(timeout):
     """The time that a listener may take must be positive."""
-    with pytest.raises(InvalidOptionError, match="^listener_timeout="):
+    with pytest.raises(InvalidOptionError, match=r"^listener_timeout="):
         StemSignals(listener_timeout=timeout)
 
 

@@ -154,10 +154,16 @@ def test_unwrap_of_an_expired_task():
     assert caught.value.task_id == "id-1"
 
 
-def test_records_are_immutable():
-    """Statuses and results can be shared: nobody changes them."""
-    with pytest.raises(AttributeError, match="immutable"):
-        SHORT.version = 1
+@pytest.mark.parametrize("kind", [TaskError, Progress, TaskStatus, WorkerHeartbeat])
+def test_records_are_immutable_and_made_by_name(kind):
+    """Records can be shared, for nobody changes them; and no two of their fields are mistaken for each other."""
+    assert kind.__struct_config__.frozen
+    with pytest.raises(TypeError, match="positional"):
+        kind("a")
+
+
+def test_results_are_immutable():
+    """The same holds for what waiting returns."""
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         result(TaskState.SUCCEEDED).value = 1
 

@@ -108,7 +108,7 @@ async def test_no_answer_ends_the_connection(redis_url, nursery):
 async def test_server_that_is_not_there(nursery):
     """Opening fails with a typed error when nobody listens."""
     transport = RedisTransport(parse_address("redis://127.0.0.1:1"), connect_timeout=2)
-    with pytest.raises(StoreUnavailableError, match="127.0.0.1:1"):
+    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1"):
         await nursery.start(transport.run)
 
 

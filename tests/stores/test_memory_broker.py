@@ -322,7 +322,7 @@ class TestTime:
         assert ended == [(10.0, "10"), (24.0, "20"), (30.0, "30"), (40.0, "40"), (50.0, "50")]
 
     async def test_idle_claim_is_not_woken_for_nothing(self, broker, mock_clock):
-        """Not by leases that were settled, nor by the retention of dead letters: under a fake clock, time would jump."""
+        """Not by settled leases, nor by the retention of dead letters: under a fake clock, time would jump."""
         await put(broker, 2)
         done, dead = await take(broker, 2)
         assert await settle(broker, Complete(), done) == [True]
@@ -535,6 +535,10 @@ class TestBounds:
         assert len(broker._queues) <= 64
         for number in range(1000):
             assert await take(broker, 1, [f"claimed-from-{number}"]) == []
+        assert len(broker._queues) <= 64
+        for number in range(1000):
+            await put(broker, queue=f"purged-{number}")
+            assert await broker.purge(f"purged-{number}") == 1
         assert len(broker._queues) <= 64
         assert await places(broker, "kept") == (0, 1, 0, 0)
 

@@ -239,6 +239,22 @@ async def test_broker_away_at_the_finish(rig, ledger, quick, autojump_clock):
     ledger.assert_exactly_once()
 
 
+async def test_each_outage_begins_with_short_waits(rig, ledger, quick, autojump_clock):
+    """G11: a settlement that was waited for long makes nobody wait longer at the next outage."""
+    async with rig.worker(quick) as worker:
+        for _ in range(2):
+            rig.faults.fail("broker.settle", times=10)
+            await rig.enqueue(quick)
+            began = trio.current_time()
+            rig.faults.trace.clear()
+            await trio.sleep(0.5)
+            assert 3 <= rig.faults.trace.count("broker.settle:before") <= 5
+            await trio.sleep(60)
+            assert worker.in_flight == 0
+            assert trio.current_time() - began > 60
+    ledger.assert_exactly_once()
+
+
 async def test_broker_away_past_the_lease(rig, ledger, quick, autojump_clock):
     """G11: settlements are not retried past the lease's end; the task is run again elsewhere."""
     rig.listen()

@@ -361,11 +361,11 @@ async def test_kill_abandons_threads_to_the_end_of_their_lease(rig, gate, caplog
     comes back when its lease ends, with a strike.
     """
 
-    @task(name="stuck", visibility_timeout=0.5)
+    @task(name="stuck", visibility_timeout=0.3)
     def stuck() -> None:
         gate.enter()
 
-    lifecycle = WorkerLifecycleConfig(soft_grace_period=0.02, force_shutdown_after=0.02)
+    lifecycle = WorkerLifecycleConfig(soft_grace_period=0.02, force_shutdown_after=0.4)  # renewed several times
     with trio.fail_after(PATIENCE), caplog.at_level(logging.WARNING, logger="stem_trio.worker.run"):
         await rig.enqueue(stuck)
         async with rig.worker(stuck, lifecycle=lifecycle) as worker:

@@ -61,7 +61,7 @@ class RecordingStemApp(StemApp):
         """
         options.setdefault("clock", TrioClock())
         options.setdefault("signals", StemSignals())
-        return cls.in_memory(**options)._recording()
+        return cls.in_memory(**options)._recording()  # noqa: SLF001 - its own
 
     def _recording(self) -> Self:
         self._enqueued = []

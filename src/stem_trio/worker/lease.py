@@ -117,14 +117,12 @@ class LeaseKeeper:
             held.scope.deadline = min(held.deadline, self._holdings.stop_at)
             held.renew_at = sent_at + duration / 3
             self.added(held)
-        elif held.phase is Phase.FINISHED:
-            # Settled in the meantime, or about to be refused: the settler learns which.
-            held.renew_at = math.inf
         elif held.phase is Phase.WAITING:
             self._lost(held)
-        else:
+        elif held.phase is Phase.RUNNING:
             held.renew_at = math.inf
             held.cancel(Cause.LEASE_LOST)
+        # Else it was settled in the meantime, or that is about to be refused: the settler learns which.
 
     async def renew_now(self, held: Held, duration: float | None) -> None:
         """Renew one lease, for at least `duration` seconds from now on and at each later renewal.
@@ -140,7 +138,7 @@ class LeaseKeeper:
             lease = msgspec.structs.replace(lease, duration=duration)
         sent_at = trio.current_time()
         [kept] = await self._setup.call("renew", partial(self._setup.broker.renew, [lease]))
-        if kept:
+        if kept and lease.duration > held.lease.duration:  # another call may have made it longer meanwhile
             held.lease = lease
         self._apply(held, sent_at, lease.duration, kept=kept)
         if not kept:

@@ -52,7 +52,7 @@ class SoftLimits:
         while True:
             self._kick = trio.Event()
             now = trio.current_time()
-            while self._heap and (self._heap[0][0] <= now or self._heap[0][2].phase is not Phase.RUNNING):
+            while self._heap and self._heap[0][0] <= now:
                 held = heapq.heappop(self._heap)[2]
                 if held.phase is Phase.RUNNING:
                     self._reach(held)

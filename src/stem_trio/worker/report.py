@@ -81,7 +81,7 @@ class Reporter:
                 if signals.task_released:
                     started = held.started_at is not None
                     self._pump.put(signals.task_released, TaskReleased(**self._facts(held), started=started))
-            case LeaseLost():  # pragma: no branch - there is no other
+            case _:  # LeaseLost, there is no other
                 self.totals["lease_lost"] += 1
                 _logger.warning("lost the lease on task %s (%s)", held.delivery.envelope.name, held.id)
                 if signals.task_lease_lost:
@@ -109,7 +109,9 @@ class Reporter:
                         next_retry_at=to_datetime(due or 0.0),
                     )
                     self._pump.put(signals.task_retry, event)
-            case MoveToDead(reason, detail):  # pragma: no branch - failures end one way or the other
+            case _ as settlement:
+                assert isinstance(settlement, MoveToDead), "failures end one way or the other"
+                reason, detail = settlement.reason, settlement.detail
                 self.totals["failed"] += 1
                 _logger.error("task %s (%s) failed (%s): %s", envelope.name, held.id, reason, detail)
                 if signals.task_failed:
