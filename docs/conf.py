@@ -19,6 +19,7 @@ release = version = installed_version("stem-trio")
 
 extensions = [
     "myst_parser",
+    "proofs",
     "public_api",
     "sphinx.ext.autodoc",
     "sphinxcontrib_trio",

@@ -76,6 +76,50 @@ def test_status_leaves_out_defaults():
     )
 
 
+@pytest.mark.parametrize(
+    ("short", "raw", "full"),
+    [
+        (
+            TaskError(type="E", message="m"),
+            b'{"type":"E","message":"m"}',
+            TaskError(type="E", message="m", traceback="", retryable=True),
+        ),
+        (Progress(percent=5.0, at=1.0), b'{"percent":5.0,"at":1.0}', Progress(percent=5.0, at=1.0, data=None)),
+        (
+            SHORT,
+            SHORT.encode(),
+            msgspec.structs.replace(
+                SHORT,
+                attempt=0,
+                deliveries=0,
+                worker=None,
+                started_at=None,
+                value=None,
+                error=None,
+                reason=None,
+                next_retry_at=None,
+                progress=None,
+                parent_id=None,
+                root_id=None,
+            ),
+        ),
+    ],
+    ids=["error", "progress", "status"],
+)
+def test_what_is_left_out_has_its_default(short, raw, full):
+    """A field that is not stored comes back as documented."""
+    assert msgspec.json.encode(short) == raw
+    assert short == full
+    assert msgspec.json.decode(raw, type=type(short)) == full
+
+
+def test_results_need_no_reason():
+    """A result says why only where there is a why."""
+    assert result(TaskState.SUCCEEDED).reason is None
+    with pytest.raises(TypeError, match="positional"):
+        TaskResult("id-1", TaskState.SUCCEEDED, None, None, 0)
+
+
 def test_values_are_kept_byte_for_byte():
     """Results and progress data are not read on their way through a store."""
     decoded = TaskStatus.decode(FULL.encode())
