@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
-__all__ = ["inner_error", "raise_unchanged", "single_error"]
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+__all__ = ["inner_error", "open_transparent_nursery", "raise_unchanged", "single_error"]
 
 
 def single_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -51,3 +55,23 @@ def raise_unchanged(error: BaseException) -> NoReturn:
     finally:
         error.__context__ = context
         del error, context  # the traceback refers to this frame
+
+
+@asynccontextmanager
+async def open_transparent_nursery() -> AsyncGenerator[trio.Nursery, None]:
+    """A nursery that is nobody's business: what its block raises, or one of its tasks, comes out as it is.
+
+    Several errors come out as the group that a nursery makes of them.
+    """
+    body: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as error:
+                body = error
+                raise
+    except BaseExceptionGroup as group:
+        raise_unchanged(inner_error(group, body))
+    finally:
+        del body  # its traceback refers to this frame

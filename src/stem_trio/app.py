@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 
 from ._bounded import bounded
-from ._groups import inner_error, raise_unchanged
+from ._groups import open_transparent_nursery
 from ._validate import duration
 from .client import StemClient
 from .errors import WorkerStateError
 from .producer import DEFAULT_MAX_PAYLOAD_SIZE
 from .stores.memory import InMemoryBroker, InMemoryResultBackend
-from .worker import Worker
+from .worker import Worker, WorkerState
 from .worker.worker import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
@@ -143,20 +143,12 @@ class StemApp(StemClient):
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[None, None]:
         async with self.broker, self.backend:
-            body: BaseException | None = None
             try:
-                async with trio.open_nursery() as self._nursery:
-                    try:
-                        yield
-                    except BaseException as error:
-                        body = error
-                        raise
+                async with open_transparent_nursery() as self._nursery:
+                    yield
                     await self.worker.shutdown()
-            except BaseExceptionGroup as group:
-                raise_unchanged(inner_error(group, body))
             finally:
                 self._nursery = None
-                del body  # its traceback refers to this frame
 
     async def start(self) -> None:
         """Start the worker, if it has not been started; returns when it is ready.
@@ -201,10 +193,17 @@ class StemApp(StemClient):
 
         Raises:
             StoreUnavailableError: the broker cannot be reached.
+            WorkerStateError: the worker has been shut down, and tasks are left.
         """
         await self.start()
         interval = _POLL_FIRST
         while True:
+            if self.worker.state is WorkerState.STOPPED:
+                if left := await self._unfinished():
+                    raise WorkerStateError(
+                        f"the worker was shut down with {left} task(s) left; nothing will drain them"
+                    )
+                return
             # Listeners come first: they too may enqueue.
             await self.worker.wait_told()
             # Queues are counted one after the other. A run that ends in between may have put a child into one that was

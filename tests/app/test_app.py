@@ -37,6 +37,7 @@ from stem_trio import (
     task,
 )
 from stem_trio._groups import inner_error, raise_unchanged, single_error
+from stem_trio.testing.contracts import make_envelope
 from stem_trio.testing.faults import Faults
 from tests.app.support import BugError, make_app
 
@@ -850,3 +851,16 @@ def test_raise_unchanged():
     assert caught.value is error
     assert error.__cause__ is cause
     assert error.__context__ is context
+
+
+async def test_drain_of_a_stopped_worker(autojump_clock):
+    """G12: to drain what nobody will run any more is refused, and does not hang; nothing left is no error."""
+    app = StemApp.in_memory(tasks=[], signals=StemSignals())
+    async with app:
+        await app.start()
+        await app.worker.shutdown()
+        await app.drain()
+        envelope = make_envelope(queue="default")
+        await app.broker.publish([envelope])
+        with pytest.raises(WorkerStateError, match="1 task"):
+            await app.drain()

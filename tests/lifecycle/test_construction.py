@@ -137,3 +137,13 @@ async def test_stem_of_a_worker(world, autojump_clock):
     with pytest.raises(StoreTimeoutError, match="did not answer within 3 s"):
         await worker.stem.enqueue("job")
     assert trio.current_time() == 3
+
+
+async def test_group_from_the_block_of_a_worker(autojump_clock):
+    """A group that the block of `async with worker` raises comes out as the very object it is."""
+    async with InMemoryBroker() as broker, InMemoryResultBackend() as backend:
+        raised = ExceptionGroup("mine", [ValueError("one")])
+        with pytest.raises(ExceptionGroup) as caught:
+            async with Worker(broker, backend):
+                raise raised
+        assert caught.value is raised

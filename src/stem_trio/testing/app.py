@@ -50,7 +50,10 @@ class EnqueuedTask(msgspec.Struct, frozen=True, kw_only=True):
 class RecordingStemApp(StemApp):
     """A `StemApp` that remembers what was enqueued on it, by tests and by handlers."""
 
-    _enqueued: list[EnqueuedTask]
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._enqueued: list[EnqueuedTask] = []
+        self.stem.signals.after_task_publish.connect(self._remember, priority=1_000_000)
 
     @classmethod
     def for_test(cls, **options: Any) -> Self:
@@ -61,12 +64,7 @@ class RecordingStemApp(StemApp):
         """
         options.setdefault("clock", TrioClock())
         options.setdefault("signals", StemSignals())
-        return cls.in_memory(**options)._recording()  # noqa: SLF001 - its own
-
-    def _recording(self) -> Self:
-        self._enqueued = []
-        self.stem.signals.after_task_publish.connect(self._remember, priority=1_000_000)
-        return self
+        return cls.in_memory(**options)
 
     def _remember(self, event: PublishEvent) -> None:
         envelope = event.envelope

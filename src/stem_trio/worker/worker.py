@@ -10,7 +10,7 @@ import trio
 from trio_util import AsyncValue
 
 from .. import signals as signals_module
-from .._groups import inner_error, raise_unchanged, single_error
+from .._groups import open_transparent_nursery, raise_unchanged, single_error
 from .._validate import duration, integer, queue_name
 from ..clock import SystemClock
 from ..errors import InvalidOptionError, WorkerStateError
@@ -299,13 +299,10 @@ class Worker:
 
     @asynccontextmanager
     async def _running(self) -> AsyncGenerator[None, None]:
-        try:
-            async with trio.open_nursery() as nursery:
-                await self.start(nursery)
-                yield
-                await self.shutdown()
-        except BaseExceptionGroup as group:
-            raise_unchanged(inner_error(group))
+        async with open_transparent_nursery() as nursery:
+            await self.start(nursery)
+            yield
+            await self.shutdown()
 
     # --- stopping -------------------------------------------------------------------------------------------------
 

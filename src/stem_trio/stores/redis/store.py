@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from ..._groups import inner_error
+from ..._groups import open_transparent_nursery
 from ...abc import Store
 from ...errors import StoreClosedError, StoreError
 from .keys import Keyspace
@@ -79,14 +79,13 @@ class RedisStore(Store):
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[None, None]:
         try:
-            async with trio.open_nursery() as self._nursery:
+            async with open_transparent_nursery() as nursery:
+                self._nursery = nursery
                 transport = RedisTransport(self._address, **self._options)
-                await self._nursery.start(transport.run)
+                await nursery.start(transport.run)
                 self._transport_in_use = transport
                 yield
-                self._nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            raise inner_error(group) from None
+                nursery.cancel_scope.cancel()
         finally:
             if self._pubsub_in_use is not None:
                 self._pubsub_in_use.close()
