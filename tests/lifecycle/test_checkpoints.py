@@ -391,6 +391,7 @@ def test_stores_fail_at_every_point(moments, fault):
             # Longer disturbances cost leases.
             if fault == "fails":
                 scenario.check_exactly_once()
+                assert worker.totals["lease_lost"] == 0
         assert {point.rpartition(":")[0] for point in faults.trace} <= set(OPERATIONS)
         return number < len(faults.trace)
 

@@ -429,6 +429,7 @@ async def test_never_less_urgent(world, autojump_clock, first, second, takes):
 
 async def test_request_while_only_settling_is_left(world, autojump_clock):
     """Once all runs have ended there is nothing to be more urgent about."""
+    world.listen("worker_stopping", "worker_shutdown")
     probe = Probe(lasts=1)
     job = probe.task()
     worker = world.worker(job, lifecycle=config(force=10))
@@ -442,6 +443,10 @@ async def test_request_while_only_settling_is_left(world, autojump_clock):
         # The call that hangs is given up after `store_timeout`, at 11, when the whole shutdown is over.
         assert trio.current_time() == 11
         assert await world.state(task_id) == "succeeded"
+        assert [(name, event.mode) for name, event in world.events] == [
+            ("worker_stopping", "warm"),
+            ("worker_shutdown", "warm"),
+        ]
 
 
 # --- odd moments ----------------------------------------------------------------------------------------------------
@@ -795,6 +800,29 @@ async def test_listener_of_the_very_end_that_hangs(world, autojump_clock):
     world.listener_errors.clear()
 
 
+@pytest.mark.parametrize(
+    ("signal", "takes"),
+    [("task_succeeded", 10), ("task_prerun", 30), ("worker_ready", 0), ("worker_init", 30)],
+)
+async def test_listener_that_waits_for_its_own_worker(world, autojump_clock, signal, takes):
+    """G10: a listener that shuts the worker down, and waits for that, waits for itself, but not for ever."""
+
+    @task
+    async def job() -> None: ...
+
+    worker = world.worker(job)
+
+    @getattr(world.signals, signal).connect
+    async def stop(event) -> None:
+        await worker.shutdown()
+
+    await world.enqueue(job)
+    await worker.run()
+    assert trio.current_time() == takes
+    assert await world.places() == ((0, 0, 0, 0) if signal == "task_succeeded" else (1, 0, 0, 0))
+    world.listener_errors.clear()
+
+
 # --- afterwards -----------------------------------------------------------------------------------------------------
 
 
@@ -992,6 +1020,28 @@ async def test_error_instead_of_cancellation_when_a_part_fails(world, autojump_c
         await world.worker(job).run()
     assert await world.state(task_id) == "queued"
     assert await world.places() == (1, 0, 0, 0)
+
+
+async def test_failure_of_a_part_is_a_hard_shutdown(world, autojump_clock):
+    """G10: handlers that cannot be cancelled are asked to end when a part fails, as in any hard shutdown."""
+    ended = []
+
+    @task
+    async def shielded(context: TaskContext) -> None:
+        with trio.CancelScope(shield=True):  # stands for a thread
+            await context.cancelled.wait()
+        ended.append(trio.current_time())
+
+    async def fail() -> None:
+        await trio.sleep(3)
+        raise BugError
+
+    task_id = await world.enqueue(shielded)
+    world.faults.at("backend.put_heartbeat:before", fail)
+    with pytest.raises(BugError):
+        await world.worker(shielded).run()
+    assert ended == [3]
+    assert await world.state(task_id) == "succeeded"
 
 
 @pytest.mark.parametrize("error", [StoreError, BugError])

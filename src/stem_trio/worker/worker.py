@@ -320,6 +320,9 @@ class Worker:
             mode: see above.
             grace: seconds (or timedelta) for running handlers, in place of the configured `soft_grace_period`.
 
+        A handler or listener of the same worker that awaits this waits for itself, until one of the deadlines ends it;
+        there, start it in a nursery instead.
+
         Cancellation: the shutdown goes on.
 
         Raises:

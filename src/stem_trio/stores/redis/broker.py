@@ -186,7 +186,8 @@ class RedisBroker(RedisStore, Broker):
         asked_at = trio.current_time()
         keys = [key for queue in queues for key in self._keyspace.queue_keys(queue)]
         args: list[Argument] = [min(limit, _CHUNK), consumer, int(waits)]
-        time, change_in, taken = await self._script(_CLAIM, keys, args)
+        release = partial(self._release, queues)
+        time, change_in, taken = await _CLAIM.call(self._transport, keys, args, on_abandoned=release)
         deliveries: list[Delivery] = []
         for number, messages, states, reasons in taken:
             queue = queues[number - 1]
@@ -196,6 +197,17 @@ class RedisBroker(RedisStore, Broker):
         if len(taken) > 1:
             deliveries.sort(key=_by_priority)
         return deliveries, change_in / _MICRO if change_in >= 0 else math.inf
+
+    def _release(self, queues: tuple[str, ...], result: Any) -> None:
+        """Give back what was taken for a claim that was cancelled before the answer came."""
+        if self._transport_in_use is None:
+            return
+        for number, messages, states, _ in result[2]:
+            args: list[Argument] = [_micro(self._keep_dead), self._max_dead]
+            for message, packed in zip(messages, states, strict=True):
+                args += (Envelope.decode(message).id, int(unpack_state(packed).token), "L", "", "")
+            keys = self._keyspace.queue_keys(queues[number - 1])
+            self._transport_in_use.submit_nowait(_SETTLE.pack(keys, args))
 
     # --- leases ---------------------------------------------------------------------------------------------------
 

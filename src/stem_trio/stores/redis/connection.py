@@ -51,12 +51,15 @@ class Waiter:
 
     Args:
         count: how many replies belong to it.
+        on_abandoned: called with the replies when whoever waited for them was cancelled before they came.
     """
 
-    __slots__ = ("_left", "_task", "_values", "error")
+    __slots__ = ("_abandoned", "_left", "_on_abandoned", "_task", "_values", "error")
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, on_abandoned: Callable[[list[Any]], None] | None = None) -> None:
         self._left = count
+        self._on_abandoned = on_abandoned
+        self._abandoned = False
         self._values: list[Any] = []
         self._task: trio.lowlevel.Task | None = None
         self.error: ConnectionLostError | None = None
@@ -67,6 +70,8 @@ class Waiter:
         self._left -= 1
         if self._left == 0:
             self._wake()
+            if self._abandoned and self._on_abandoned is not None:
+                self._on_abandoned(self._values)
 
     def fail(self, error: ConnectionLostError) -> None:
         """The connection has gone."""
@@ -82,6 +87,7 @@ class Waiter:
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._task = None
+        self._abandoned = True
         return trio.lowlevel.Abort.SUCCEEDED
 
     async def wait(self) -> list[Any]:
@@ -96,7 +102,8 @@ class Waiter:
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
         else:
-            await trio.lowlevel.checkpoint()
+            # Not one that can be cancelled: the replies are here, and may be more than words.
+            await trio.lowlevel.cancel_shielded_checkpoint()
         if self.error is not None:
             raise self.error
         return self._values

@@ -53,17 +53,23 @@ class Gatherer(Generic[T, R]):
     async def call(self, items: Sequence[T]) -> list[R]:
         """Have items handled, and return their results.
 
-        Cancellation: they are handled all the same.
+        Cancellation: they are handled or not; once this has returned, nothing begins to be done about them.
 
         Raises:
             StoreError: what `carry_out` raised for the batch.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         entry: _Entry[T, R] = _Entry(items)
         self._waiting.append(entry)
         if not self._busy:
             self._busy = True
             self._nursery.start_soon(self._work)
-        await entry.done.wait()
+        try:
+            await entry.done.wait()
+        except trio.Cancelled:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            raise
         if entry.error is not None:
             raise entry.error
         assert entry.results is not None, "an entry that is done has one or the other"

@@ -15,7 +15,7 @@ from .connection import Argument, pack
 from .errors import translate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .transport import RedisTransport
 
@@ -34,20 +34,40 @@ class Script:
         self._source: Final = source
         self._hash: Final = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
-    async def call(self, transport: RedisTransport, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+    def pack(self, keys: Sequence[str], args: Sequence[Argument]) -> bytes:
+        """The command that runs it on a server that knows it."""
+        return pack(("EVALSHA", self._hash, len(keys), *keys, *args))
+
+    async def call(
+        self,
+        transport: RedisTransport,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        on_abandoned: Callable[[Any], None] | None = None,
+    ) -> Any:
         """Run it. Every script of this package may be run twice without harm.
+
+        Args:
+            transport: where to.
+            keys: its keys.
+            args: its arguments.
+            on_abandoned: called with its result if that comes after a cancellation.
 
         Cancellation: it may or may not be run.
 
         Raises:
             StoreError: see `RedisTransport.pipeline`.
         """
-        command = pack(("EVALSHA", self._hash, len(keys), *keys, *args))
-        [reply] = await transport.pipeline([command], repeatable=True)
+
+        def abandoned(replies: list[Any]) -> None:
+            if on_abandoned is not None and not isinstance(replies[0], redis.exceptions.RedisError):
+                on_abandoned(replies[0])
+
+        [reply] = await transport.pipeline([self.pack(keys, args)], repeatable=True, on_abandoned=abandoned)
         if isinstance(reply, redis.exceptions.NoScriptError):
             # A new server, or one whose scripts were flushed. EVAL both runs it and makes its hash known again.
             command = pack(("EVAL", self._source, len(keys), *keys, *args))
-            [reply] = await transport.pipeline([command], repeatable=True)
+            [reply] = await transport.pipeline([command], repeatable=True, on_abandoned=abandoned)
         if isinstance(reply, redis.exceptions.RedisError):
             raise translate(reply) from reply
         return reply

@@ -124,12 +124,19 @@ class RedisTransport:
             raise translate(reply) from reply
         return reply
 
-    async def pipeline(self, packed: Sequence[bytes], *, repeatable: bool = False) -> list[Any]:
+    async def pipeline(
+        self,
+        packed: Sequence[bytes],
+        *,
+        repeatable: bool = False,
+        on_abandoned: Callable[[list[Any]], None] | None = None,
+    ) -> list[Any]:
         """Send commands together, and return their replies; error replies are among them, not raised.
 
         Args:
             packed: commands, packed by `pack`.
             repeatable: whether it does no harm to carry them out twice.
+            on_abandoned: called with the replies if they come after a cancellation.
 
         Cancellation: the commands may or may not be carried out.
 
@@ -143,7 +150,7 @@ class RedisTransport:
         # The way of nearly all commands: no scope of their own, the connection watches over its answers.
         if connection is not None and connection.writable:
             try:
-                return await self._exchange(connection, packed)
+                return await self._exchange(connection, packed, on_abandoned)
             except ConnectionLostError as error:
                 self._refuse_repetition(error, repeatable=repeatable)
         with trio.move_on_at(began + self._command_timeout):
@@ -151,7 +158,7 @@ class RedisTransport:
                 connection = await self.connected()
                 await connection.wait_writable()
                 try:
-                    return await self._exchange(connection, packed)
+                    return await self._exchange(connection, packed, on_abandoned)
                 except ConnectionLostError as error:
                     self._refuse_repetition(error, repeatable=repeatable)
         raise StoreUnavailableError(f"{self._last_problem} (for {self._command_timeout:g} s)", maybe_applied=repeatable)
@@ -162,8 +169,10 @@ class RedisTransport:
             self._connection.submit([packed], Waiter(1))
 
     @staticmethod
-    async def _exchange(connection: Connection, packed: Sequence[bytes]) -> list[Any]:
-        waiter = Waiter(len(packed))
+    async def _exchange(
+        connection: Connection, packed: Sequence[bytes], on_abandoned: Callable[[list[Any]], None] | None
+    ) -> list[Any]:
+        waiter = Waiter(len(packed), on_abandoned)
         connection.submit(packed, waiter)
         return await waiter.wait()
 

@@ -29,12 +29,12 @@ local function lease_out(position, ids)
   return {position, messages, states, reasons}
 end
 
--- The bell goes on: to whoever takes what is left, or watches the next moment in this one's place.
+-- The bell goes on: to whoever takes what is left, or watches over the leases that were just given.
 local function pass_bell()
   local alarm = redis.call('GET', ALARM)
   local mine = alarm and string.sub(alarm, 18) == consumer
   if mine then redis.call('DEL', ALARM) end
-  if mine or redis.call('ZCARD', READY) > 0 then wake() end
+  if mine or not alarm or redis.call('ZCARD', READY) > 0 then wake() end
 end
 
 -- Microseconds until something changes by itself here. One of those who wait is told the moment itself, the others a
