@@ -1,4 +1,4 @@
-"""The names that SURFACE.md fixes are there, as it writes them."""
+"""The names of the public surface are there, in the forms that programs rely on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stem_trio.signals import Signal
 
 
 def test_signals():
-    """Section 6: every signal, and how one connects to it."""
+    """Every signal, and how one connects to it."""
     worker = {"init", "ready", "heartbeat", "stopping", "shutdown", "child_init", "child_shutdown"}
     run = {"received", "prerun", "postrun", "soft_timeout"}
     end = {"succeeded", "failed", "retry", "revoked", "expired", "dead_lettered", "lease_lost", "released"}
@@ -46,7 +46,7 @@ def test_signals():
 
 
 def test_results():
-    """Section 1: states, and what a result has."""
+    """States, and what a result has."""
     states = {"QUEUED", "RUNNING", "RETRYING", "SUCCEEDED", "FAILED", "REVOKED", "EXPIRED"}
     assert {state.name for state in TaskState} == states
     fields = {field.name for field in attrs.fields(TaskResult)}
@@ -55,7 +55,7 @@ def test_results():
 
 
 def test_context():
-    """Section 9: what a handler may use."""
+    """What a handler may use."""
     names = ("id", "name", "attempt", "queue", "headers", "meta", "deadline", "logger", "cancelled", "cancel_scope")
     methods = ("heartbeat", "extend_lease", "progress", "enqueue", "retry")
     assert all(isinstance(inspect.getattr_static(TaskContext, name), property) for name in names)
@@ -66,7 +66,7 @@ def test_context():
 
 
 def test_options():
-    """Sections 4, 5, 8 and 10: options by the names that programs use."""
+    """Options by the names that programs use."""
     TaskOptions(queue="default", max_retries=3, visibility_timeout=30)
     WorkerLifecycleConfig(install_signal_handlers=True, soft_grace_period=30, force_shutdown_after=10)
     task(name="email.send", queue="mail", max_retries=3)
@@ -82,7 +82,7 @@ def test_options():
 
 @pytest.mark.parametrize("mode", ["warm", "soft", "hard"])
 async def test_stopping_by_name(mode, autojump_clock):
-    """Section 10: `worker.shutdown(mode=...)`, in a nursery that ends by itself then."""
+    """`worker.shutdown(mode=...)`, in a nursery that ends by itself then."""
     async with InMemoryBroker() as broker, InMemoryResultBackend() as backend, trio.open_nursery() as nursery:
         worker = Worker(broker=broker, backend=backend, tasks=[], queue="default", signals=StemSignals())
         await worker.start(nursery)
