@@ -102,6 +102,10 @@ def handled() -> str:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # SIGQUIT would leave a core dump
+    # A program that a shell has started in the background has inherited that some of them are ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     if HOST == "thread":
         thread = threading.Thread(target=trio.run, args=(main,))
         thread.start()

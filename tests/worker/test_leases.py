@@ -13,6 +13,7 @@ import trio.testing
 from stem_trio import LeaseLostError, TaskContext, TaskState, WorkerLifecycleConfig, task
 from stem_trio.outcome import Complete, Release
 from stem_trio.testing.faults import Faults
+from stem_trio.worker.lease import LeaseKeeper
 
 
 def counts(worker):
@@ -757,6 +758,25 @@ async def test_short_leases_do_not_hurry_long_ones(rig, ledger, autojump_clock):
         assert worker.totals["lease_lost"] > 500
     assert ledger.effects == {long.id: 1}
     assert [run.deliveries for run in ledger.runs if run.id == long.id] == [1]
+
+
+async def test_renewal_during_a_shutdown(rig, autojump_clock):
+    """G10: a renewal moves the lease, but lets no run outlast the worker."""
+
+    @task(name="long", visibility_timeout=30)
+    async def long() -> None: ...
+
+    worker = rig.worker(long)
+    keeper = LeaseKeeper(worker._setup, worker._holdings, None)
+    await rig.enqueue(long)
+    [delivery] = await rig.broker.claim(["default"], consumer=worker.id, limit=1, wait=0)
+    held = worker._holdings.add(delivery)
+    began = trio.current_time()
+    worker._holdings.limit(began + 25)
+    await trio.sleep(10)
+    await keeper.renew_now(held, None)
+    assert held.deadline == pytest.approx(began + 40)
+    assert held.scope.deadline == pytest.approx(began + 25)
 
 
 async def test_nothing_held_nothing_renewed(rig, autojump_clock):

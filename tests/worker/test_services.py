@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from stem_trio import TaskContext, TaskState, task
+from stem_trio import InMemoryResultBackend, TaskContext, TaskState, task
 from stem_trio.control import CONTROL_CHANNEL, RevokeTasks, encode_control
 from stem_trio.worker.held import Cause, Holdings
 from stem_trio.worker.setup import Backoff
@@ -154,16 +154,28 @@ async def test_heartbeat_while_the_backend_is_away(rig, autojump_clock, caplog):
 # --- running statuses ---------------------------------------------------------------------------------------------
 
 
-async def test_handlers_that_end_at_once_have_no_running_status(rig, autojump_clock):
-    """What ends before its running status is written costs no second write."""
+async def test_handlers_that_end_at_once_have_no_running_status(rig, autojump_clock, monkeypatch):
+    """What ends within a step or two costs no second write."""
+    written = []
+    record = InMemoryResultBackend.record
+
+    async def spy(self, statuses):
+        written.extend(status.state for status in statuses)
+        return await record(self, statuses)
+
+    monkeypatch.setattr(InMemoryResultBackend, "record", spy)
 
     @task(name="instant")
-    async def instant() -> None: ...
+    async def instant(steps: int) -> None:
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
 
-    handle = await rig.enqueue(instant)
-    async with rig.worker(instant):
-        await handle.result(timeout=1)
-    assert rig.faults.trace.count("backend.record:before") == 1
+    handles = [await rig.enqueue(instant, steps) for steps in [0, 1] * 20]
+    written.clear()
+    async with rig.worker(instant, concurrency=1, prefetch=0):
+        for handle in handles:
+            await handle.result(timeout=1)
+    assert written == [TaskState.SUCCEEDED] * 40
 
 
 async def test_running_statuses_are_written_together(rig, endless, autojump_clock):
@@ -199,6 +211,18 @@ async def test_running_status_while_the_backend_is_away(rig, autojump_clock):
         assert status.progress.percent >= 20
         assert (await rig.status(short)).state is TaskState.SUCCEEDED
         await long.result(timeout=60)
+
+
+async def test_running_status_is_made_up_for(rig, endless, autojump_clock):
+    """G11: a run that began while the backend was away, and reports nothing, is shown as running once it is back."""
+    rig.faults.fail("backend.record", times=5)
+    handle = await rig.enqueue(endless)
+    async with rig.worker(endless) as worker:
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await rig.status(handle)).state is TaskState.QUEUED
+        await trio.sleep(10)
+        assert (await rig.status(handle)).state is TaskState.RUNNING
+        await worker.shutdown("hard")
 
 
 async def test_progress_does_not_wait_for_the_backend(rig, autojump_clock):
@@ -250,6 +274,8 @@ async def test_holdings(rig, endless, autojump_clock):
     assert one.scope.cancel_called
     holdings.remove(one)
     assert holdings.get(again.id) is again
+    holdings.limit(trio.current_time() + 1000)
+    assert again.scope.deadline == two.scope.deadline == trio.current_time() + 30
     holdings.limit(trio.current_time() + 7)
     assert again.scope.deadline == two.scope.deadline == trio.current_time() + 7
     with trio.fail_after(1):

@@ -299,6 +299,7 @@ async def test_late_settlement_is_refused(rig, ledger, quick, autojump_clock):
     assert slow.trace.count("broker.settle:after") == 1
     assert counts(first) == {"lease_lost": 1}
     assert rig.heard == ["task_lease_lost", "task_postrun"]
+    assert rig.event("task_postrun").state is None  # whatever this worker had recorded, before it was refused
     assert (await rig.status(handle)).deliveries == 2
     assert await rig.places() == GONE
 

@@ -10,7 +10,7 @@ import trio
 
 from ..control import CONTROL_CHANNEL, ControlMessage, decode_control
 from ..errors import StoreUnavailableError
-from .held import Cause, Phase
+from .held import Cause
 from .setup import Backoff
 
 if TYPE_CHECKING:
@@ -60,6 +60,6 @@ class ControlListener:
     def _revoke(self, message: ControlMessage) -> None:
         for task_id in message.ids:
             held = self._holdings.get(task_id)
-            if held is not None and held.phase is not Phase.FINISHED:
+            if held is not None:  # of a run that has ended, only the settlement is left: that goes on
                 held.revoke_reason = message.reason
                 held.cancel(Cause.REVOKED)
