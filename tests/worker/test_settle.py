@@ -317,6 +317,25 @@ async def test_settlement_that_was_made_and_reported_as_failed(rig, ledger, quic
     ledger.assert_exactly_once()
 
 
+async def test_settlement_that_was_not_made_and_comes_too_late(rig, ledger, quick, autojump_clock):
+    """G6: a refusal past the lease's end proves nothing: the task is not called succeeded, and is run again."""
+
+    def unsure():
+        raise StoreUnavailableError("who knows", maybe_applied=True)
+
+    rig.listen()
+    handle = await rig.enqueue(quick, visibility_timeout=5)
+    rig.faults.fail("broker.renew")
+    rig.faults.at("broker.settle:before", unsure, times=1)
+    rig.faults.at("broker.settle:before", partial(trio.sleep, 6), times=1)
+    async with rig.worker(quick) as worker:
+        while not worker.totals["succeeded"]:
+            await worker.wait_settled()
+    assert counts(worker) == {"lease_lost": 1, "succeeded": 1}
+    assert rig.heard == ["task_lease_lost", "task_postrun", "task_succeeded", "task_postrun"]
+    assert ledger.effects[handle.id] == 2
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_settlement_that_hangs(rig, ledger, quick, autojump_clock, when):
     """A settlement that does not return is given up, and made again; made or not, it is told of as one success."""

@@ -160,10 +160,12 @@ class Settler:
                     held.unsure = True
             raise
         done = set()
+        now = trio.current_time()
         for held, applied in zip(batch, settled, strict=True):
             done.add(held)
-            # A refusal after an attempt that may have been applied most likely means that it was.
-            self._end(held, held.outcome if applied or held.unsure else _LEASE_LOST)
+            # A refusal after an attempt that may have been applied means that it was, unless the lease may have ended.
+            settled_before = held.unsure and now < held.deadline
+            self._end(held, held.outcome if applied or settled_before else _LEASE_LOST)
         self._queue = [held for held in self._queue if held not in done]
 
     def _drop_lost(self) -> None:
