@@ -23,6 +23,7 @@ extensions = [
     "public_api",
     "sphinx.ext.autodoc",
     "sphinxcontrib_trio",
+    "variables",
 ]
 if os.environ.get("STEM_DOCS_INTERSPHINX"):
     extensions.append("sphinx.ext.intersphinx")
@@ -33,7 +34,7 @@ if os.environ.get("STEM_DOCS_INTERSPHINX"):
         "attrs": ("https://www.attrs.org/en/stable", None),
     }
 
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_generated"]
 nitpicky = True
 # A name in single backticks links to what the reference says of it, and is plain code otherwise (see `public_api`).
 default_role = "py:obj"

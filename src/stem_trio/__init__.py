@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .abc import Broker, ResultBackend, RetryStrategy
 from .app import StemApp
 from .client import StemClient
 from .clock import SystemClock, TrioClock, WallClock
+from .config import StemConfig, TlsConfig, UnknownVariableWarning
 from .context import TaskContext
 from .envelope import DeadLetter, Delivery, Envelope, Lease, QueueStats
 from .errors import (
@@ -14,6 +18,7 @@ from .errors import (
     DuplicateTaskError,
     EnqueueError,
     HardTimeLimitError,
+    InvalidEnvironmentError,
     InvalidOptionError,
     InvalidScheduleError,
     LeaseLostError,
@@ -22,6 +27,8 @@ from .errors import (
     ResultDecodeError,
     ResultError,
     SerializationError,
+    SignatureInvalidError,
+    SigningError,
     SoftTimeLimitError,
     StemError,
     StoreClosedError,
@@ -44,10 +51,16 @@ from .outcome import DeadLetterReason
 from .producer import Stem
 from .retry import ExponentialJitterRetryStrategy, FixedRetryStrategy, RetryPolicy
 from .signals import Signal, SignalConnection, StemSignals
+from .signing import PayloadSigner, SigningConfig, SigningKey
 from .status import Progress, TaskError, TaskResult, TaskState, TaskStatus, WorkerHeartbeat
+from .stores.adapters import StemRedisAdapter, StemStoreAdapter
 from .stores.memory import InMemoryBroker, InMemoryResultBackend
+from .stores.url import StemStoreOverrides, open_backend, open_broker
 from .task import CallOptions, FunctionTaskHandler, Task, TaskCall, TaskHandler, TaskRegistry, task
 from .worker import ShutdownMode, Worker, WorkerLifecycleConfig, WorkerState
+
+if TYPE_CHECKING:
+    from .stores.redis import RedisBroker, RedisResultBackend, RedisStreamsBroker
 
 __all__ = [
     "UNSET",
@@ -67,13 +80,18 @@ __all__ = [
     "HardTimeLimitError",
     "InMemoryBroker",
     "InMemoryResultBackend",
+    "InvalidEnvironmentError",
     "InvalidOptionError",
     "InvalidScheduleError",
     "Lease",
     "LeaseLostError",
+    "PayloadSigner",
     "PayloadTooLargeError",
     "Progress",
     "QueueStats",
+    "RedisBroker",
+    "RedisResultBackend",
+    "RedisStreamsBroker",
     "RegistrationError",
     "ResultBackend",
     "ResultDecodeError",
@@ -84,12 +102,20 @@ __all__ = [
     "ShutdownMode",
     "Signal",
     "SignalConnection",
+    "SignatureInvalidError",
+    "SigningConfig",
+    "SigningError",
+    "SigningKey",
     "SoftTimeLimitError",
     "Stem",
     "StemApp",
     "StemClient",
+    "StemConfig",
     "StemError",
+    "StemRedisAdapter",
     "StemSignals",
+    "StemStoreAdapter",
+    "StemStoreOverrides",
     "StoreClosedError",
     "StoreError",
     "StoreTimeoutError",
@@ -110,8 +136,10 @@ __all__ = [
     "TaskRevokedError",
     "TaskState",
     "TaskStatus",
+    "TlsConfig",
     "TrioClock",
     "UnknownTaskError",
+    "UnknownVariableWarning",
     "UnregisteredTaskError",
     "WaitTimeoutError",
     "WallClock",
@@ -121,5 +149,17 @@ __all__ = [
     "WorkerLifecycleConfig",
     "WorkerState",
     "WorkerStateError",
+    "open_backend",
+    "open_broker",
     "task",
 ]
+
+_LAZY = dict.fromkeys(("RedisBroker", "RedisResultBackend", "RedisStreamsBroker"), "stem_trio.stores.redis")
+"""What needs an extra: imported when it is first asked for, so that the rest works without."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
     from .abc import Broker, ResultBackend, RetryStrategy
     from .clock import WallClock
+    from .config import StemConfig
     from .handle import TaskHandle
     from .signals import StemSignals
-    from .task import AnyTask, TaskCall
+    from .signing import PayloadSigner
+    from .task import TaskCall, TaskSource
     from .worker import WorkerLifecycleConfig
 
 __all__ = ["StemApp"]
@@ -47,7 +49,7 @@ class StemApp(StemClient):
     Args:
         broker: where tasks go; not open yet.
         backend: where statuses are; not open yet.
-        tasks: the tasks that may be enqueued and run.
+        tasks: the tasks that may be enqueued and run; modules and dotted names too, see `TaskRegistry.register_all`.
         queues: what the worker claims from; by default ``"default"`` and every queue that a task names.
         signals: whose listeners to call; by default the process-wide ones.
         clock: the wall clock.
@@ -58,6 +60,7 @@ class StemApp(StemClient):
         heartbeat_interval: see `Worker`.
         max_payload_size: see `Stem`.
         store_timeout: see `Stem`.
+        signer: signs what is enqueued, and verifies it in the worker.
 
     Raises:
         RegistrationError: one of the tasks is no task, or two have the same name.
@@ -72,7 +75,7 @@ class StemApp(StemClient):
         broker: Broker,
         backend: ResultBackend,
         *,
-        tasks: Iterable[AnyTask] = (),
+        tasks: Iterable[TaskSource] = (),
         queues: Sequence[str] | None = None,
         signals: StemSignals | None = None,
         clock: WallClock | None = None,
@@ -83,6 +86,7 @@ class StemApp(StemClient):
         heartbeat_interval: float | timedelta = 10.0,
         max_payload_size: int = DEFAULT_MAX_PAYLOAD_SIZE,
         store_timeout: float | timedelta = 10.0,
+        signer: PayloadSigner | None = None,
     ) -> None:
         super().__init__(
             broker,
@@ -92,6 +96,7 @@ class StemApp(StemClient):
             clock=clock,
             max_payload_size=max_payload_size,
             store_timeout=store_timeout,
+            signer=signer,
         )
         if queues is None:
             queues = list(dict.fromkeys(["default", *(task.effective.queue for task in self.registry)]))
@@ -109,6 +114,7 @@ class StemApp(StemClient):
             clock=clock,
             max_payload_size=max_payload_size,
             store_timeout=store_timeout,
+            signer=signer,
         )
         self._store_timeout = duration("store_timeout", store_timeout, positive=True)
         self._nursery: trio.Nursery | None = None
@@ -119,6 +125,10 @@ class StemApp(StemClient):
     def in_memory(cls, *, clock: WallClock | None = None, **options: Any) -> Self:
         """One whose stores live in this process and end with it. Takes the options of the class."""
         return cls(InMemoryBroker(clock=clock), InMemoryResultBackend(), clock=clock, **options)
+
+    @classmethod
+    def _configured(cls, config: StemConfig) -> dict[str, Any]:
+        return config.worker_options()
 
     async def __aenter__(self) -> Self:
         """Open the stores. The worker starts with the first enqueue, or with `start`.

@@ -5,8 +5,11 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
+import attrs
+
 from .producer import DEFAULT_MAX_PAYLOAD_SIZE, Stem
 from .stores.memory import InMemoryBroker, InMemoryResultBackend
+from .stores.url import StemStoreOverrides, open_stores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +19,14 @@ if TYPE_CHECKING:
 
     from .abc import Broker, ResultBackend
     from .clock import WallClock
+    from .config import StemConfig
     from .envelope import DeadLetter
     from .handle import TaskHandle
     from .signals import StemSignals
+    from .signing import PayloadSigner
     from .status import TaskResult, TaskStatus
-    from .task import AnyTask, CallOptions, TaskCall, TaskRegistry
+    from .stores.adapters import StemStoreAdapter
+    from .task import CallOptions, TaskCall, TaskRegistry, TaskSource
 
 __all__ = ["StemClient"]
 
@@ -35,11 +41,12 @@ class StemClient:
     Args:
         broker: where tasks go; not open yet.
         backend: where statuses are; not open yet.
-        tasks: the tasks that may be enqueued.
+        tasks: the tasks that may be enqueued; modules and dotted names too, see `TaskRegistry.register_all`.
         signals: whose listeners to call; by default the process-wide ones.
         clock: the wall clock.
         max_payload_size: greatest size of an encoded task in bytes.
         store_timeout: seconds (or timedelta) that one call to a store may take.
+        signer: signs each task; see `Stem`.
 
     Raises:
         RegistrationError: one of the tasks is no task, or two have the same name.
@@ -54,11 +61,12 @@ class StemClient:
         broker: Broker,
         backend: ResultBackend,
         *,
-        tasks: Iterable[AnyTask] = (),
+        tasks: Iterable[TaskSource] = (),
         signals: StemSignals | None = None,
         clock: WallClock | None = None,
         max_payload_size: int = DEFAULT_MAX_PAYLOAD_SIZE,
         store_timeout: float | timedelta = 10.0,
+        signer: PayloadSigner | None = None,
     ) -> None:
         self.stem: Final = Stem(
             broker,
@@ -68,6 +76,7 @@ class StemClient:
             clock=clock,
             max_payload_size=max_payload_size,
             store_timeout=store_timeout,
+            signer=signer,
         )
         self._broker = broker
         self._backend = backend
@@ -77,6 +86,56 @@ class StemClient:
     def in_memory(cls, *, clock: WallClock | None = None, **options: Any) -> Self:
         """One whose stores live in this process and end with it. Takes the options of the class."""
         return cls(InMemoryBroker(clock=clock), InMemoryResultBackend(), clock=clock, **options)
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        overrides: StemStoreOverrides | None = None,
+        adapters: Iterable[StemStoreAdapter] = (),
+        store_options: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """One whose stores a URL stands for; they are connected to when it is entered.
+
+        Args:
+            url: of the broker and, without overrides, of the result backend too: ``memory://``,
+                ``redis://host:port/db``, or what an adapter serves.
+            overrides: other stores, or other URLs.
+            adapters: adapters for schemes that are not built in, or in place of those that are.
+            store_options: what the stores take beside their URLs, as ``{"prefix": "shop"}`` for Redis.
+            options: those of the class.
+
+        Raises:
+            ConfigurationError: URL or options cannot be used, nothing serves the scheme, or something has to be
+                installed. Never shows what may be secret.
+            RegistrationError: one of the tasks is no task, or two have the same name.
+        """
+        broker, backend = open_stores(url, overrides=overrides, adapters=adapters, options=store_options)
+        return cls(broker, backend, **options)
+
+    @classmethod
+    def from_config(cls, config: StemConfig, *, overrides: StemStoreOverrides | None = None, **options: Any) -> Self:
+        """One as it is configured, by `StemConfig.from_environment` for example; with a signer, if keys are configured.
+
+        Args:
+            config: what is configured.
+            overrides: as for `from_url`; they go over the configured stores.
+            options: those of `from_url` and of the class; they go over what is configured.
+
+        Raises:
+            ConfigurationError: as `from_url`; or a signer cannot be made of the configured keys.
+            RegistrationError: as `from_url`.
+        """
+        chosen = overrides if overrides is not None else StemStoreOverrides()
+        if chosen.backend is None and config.backend_url is not None:
+            chosen = attrs.evolve(chosen, backend=config.backend_url)
+        return cls.from_url(config.broker_url, overrides=chosen, **{**cls._configured(config), **options})
+
+    @classmethod
+    def _configured(cls, config: StemConfig) -> dict[str, Any]:
+        return config.client_options()
 
     @property
     def broker(self) -> Broker:

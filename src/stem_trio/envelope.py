@@ -14,10 +14,27 @@ import msgspec
 
 from .retry import Backoff
 
-__all__ = ["WIRE_VERSION", "DeadLetter", "Delivery", "Envelope", "Lease", "QueueStats", "WaitingTask"]
+__all__ = ["WIRE_VERSION", "DeadLetter", "Delivery", "Envelope", "Lease", "QueueStats", "Signature", "WaitingTask"]
 
 WIRE_VERSION: Final = 1
 _EMPTY: Final = msgspec.Raw(b"{}")
+
+
+@final
+class Signature(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Who vouches for an envelope; see `PayloadSigner`. On the wire `value` is base64.
+
+    Attributes:
+        key: id of the key it was made with.
+        algorithm: what it was made by; the verifier's key decides, this must agree with it.
+        due_at: when the task was to be handed out first, seconds since the epoch; None when at once.
+        value: the signature, over everything else in the envelope.
+    """
+
+    key: str
+    algorithm: str
+    due_at: float | None = None
+    value: bytes = b""
 
 
 @final
@@ -46,6 +63,7 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         parent_id: id of the task whose handler enqueued it.
         parent_attempt: attempt of the parent that did.
         root_id: id of the first task of the line.
+        signature: over all fields before it, where the producer signs.
     """
 
     v: int = 0
@@ -69,6 +87,7 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     parent_id: str | None = None
     parent_attempt: int | None = None
     root_id: str | None = None
+    signature: Signature | None = None
 
     def encode(self) -> bytes:
         """The wire form. Deterministic: what `decode` makes of it encodes to the same bytes again.

@@ -18,6 +18,7 @@ __all__ = [
     "DuplicateTaskError",
     "EnqueueError",
     "HardTimeLimitError",
+    "InvalidEnvironmentError",
     "InvalidOptionError",
     "InvalidScheduleError",
     "LeaseLostError",
@@ -26,6 +27,8 @@ __all__ = [
     "ResultDecodeError",
     "ResultError",
     "SerializationError",
+    "SignatureInvalidError",
+    "SigningError",
     "SoftTimeLimitError",
     "StemError",
     "StoreClosedError",
@@ -68,6 +71,19 @@ class InvalidOptionError(ConfigurationError, ValueError):
         super().__init__(f"{option}={value!r}: {remedy}")
         self.option = option
         self.value = value
+
+
+@final
+class InvalidEnvironmentError(ConfigurationError, ValueError):
+    """Environment variables cannot be used as they are. Says everything that is wrong with them, and no value of them.
+
+    Attributes:
+        problems: one text for each problem, which begins with the name of the variable.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n  ".join((f"{len(self.problems)} problem(s) in the environment:", *self.problems)))
 
 
 class RegistrationError(ConfigurationError):
@@ -168,6 +184,11 @@ class InvalidScheduleError(EnqueueError, ValueError):
     def __init__(self, option: str, problem: str) -> None:
         super().__init__(f"{option}: {problem}")
         self.option = option
+
+
+@final
+class SigningError(EnqueueError):
+    """The producer's signer cannot sign: it has keys to verify with, and none to sign with."""
 
 
 # --- stores -------------------------------------------------------------------------------------------------------
@@ -305,6 +326,21 @@ class TaskRetryRequest(StemError):  # noqa: N818 - a request, not an error: `con
 @final
 class LeaseLostError(StemError):
     """The right to finish this delivery has ended; another worker may have it."""
+
+
+@final
+class SignatureInvalidError(StemError):
+    """A task is not signed as the verifier's keys demand. Named in the status of the task; its handler is not run.
+
+    Attributes:
+        task_id: id of the task.
+        problem: what is wrong.
+    """
+
+    def __init__(self, task_id: str, problem: str) -> None:
+        super().__init__(f"task {task_id!r:.200}: {problem}")
+        self.task_id = task_id
+        self.problem = problem
 
 
 @final

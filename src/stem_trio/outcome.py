@@ -39,6 +39,7 @@ class DeadLetterReason(enum.StrEnum):
     INVALID_ARGUMENTS = "invalid-arguments"
     UNSERIALIZABLE_RESULT = "unserializable-result"
     POISON = "poison"
+    SIGNATURE_INVALID = "signature-invalid"
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------------

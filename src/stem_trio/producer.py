@@ -35,13 +35,14 @@ from .handle import TaskHandle
 from .ids import new_task_id
 from .settlement import purged_status, replayed_status, submitted_status
 from .status import TaskResult, TaskState, TaskStatus
-from .task import AnyTask, CallOptions, TaskCall, TaskDefinition, TaskRegistry, make_call
+from .task import CallOptions, TaskCall, TaskDefinition, TaskRegistry, TaskSource, make_call
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from .abc import Broker, ResultBackend
     from .signals import StemSignals
+    from .signing import PayloadSigner
 
 __all__ = ["DEFAULT_MAX_PAYLOAD_SIZE", "Lineage", "Stem"]
 
@@ -53,7 +54,7 @@ _MAX_DELAY: Final = 10 * 365 * 86_400.0
 _PURGE_BATCH: Final = 500
 _MAX_FRAME: Final = 8 * 1024
 """Bytes that an encoded envelope without headers has at most beside arguments and meta: five names of 200 characters
-in UTF-8, numbers, and field names."""
+in UTF-8, numbers, a signature, and field names."""
 
 _logger = logging.getLogger(__name__)
 
@@ -75,12 +76,13 @@ class Stem:
     Args:
         broker: where tasks go; open.
         backend: where statuses are; open. None when nobody asks what becomes of the tasks.
-        tasks: the tasks that may be enqueued.
+        tasks: the tasks that may be enqueued; modules and dotted names too, see `TaskRegistry.register_all`.
         registry: an existing registry to use; `tasks` are added to it.
         signals: whose listeners to call; by default the process-wide ones.
         clock: the wall clock.
         max_payload_size: greatest size of an encoded task in bytes.
         store_timeout: seconds that one call to a store may take.
+        signer: signs each task. Default None: tasks are not signed.
 
     Raises:
         DuplicateTaskError: two tasks have the same name.
@@ -93,22 +95,24 @@ class Stem:
         broker: Broker,
         backend: ResultBackend | None = None,
         *,
-        tasks: Iterable[AnyTask] = (),
+        tasks: Iterable[TaskSource] = (),
         registry: TaskRegistry | None = None,
         signals: StemSignals | None = None,
         clock: WallClock | None = None,
         max_payload_size: int = DEFAULT_MAX_PAYLOAD_SIZE,
         store_timeout: float | timedelta = 10.0,
+        signer: PayloadSigner | None = None,
     ) -> None:
         self.broker: Final = broker
         self.backend: Final = backend
+        self._joint = broker.join(backend) if backend is not None else None
         self.registry: Final = registry if registry is not None else TaskRegistry()
-        for source in tasks:
-            self.registry.register(source)
+        self.registry.register_all(tasks)
         self.signals: Final = signals if signals is not None else signals_module.default
         self.clock: Final[WallClock] = clock if clock is not None else SystemClock()
         self._max_payload_size = integer("max_payload_size", max_payload_size, minimum=1)
         self._store_timeout = duration("store_timeout", store_timeout, positive=True)
+        self._signer = signer
 
     # --- enqueueing -----------------------------------------------------------------------------------------------
 
@@ -147,6 +151,7 @@ class Stem:
             InvalidScheduleError: delay, eta and expires do not make sense.
             SerializationError: headers or meta cannot be represented.
             PayloadTooLargeError: the encoded task is too large.
+            SigningError: the signer has keys to verify with only.
             StoreUnavailableError: the broker cannot be reached, or did not answer in time; `maybe_applied` tells
                 whether the task may be enqueued all the same. Repeating with the same `task_id` is safe.
 
@@ -156,7 +161,17 @@ class Stem:
 
     async def submit(self, call: TaskCall[R]) -> TaskHandle[R]:
         """Enqueue one bound call. Errors and cancellation as `enqueue`."""
-        return (await self.publish([call]))[0]
+        if self._joint is None or self.signals.before_task_publish or self.signals.after_task_publish:
+            return (await self.publish([call]))[0]
+        # What `publish` comes to for a single task that nobody listens to.
+        now = self.clock.now()
+        envelope, delay = self._envelope(call, now, None)
+        entries = [(envelope, submitted_status(envelope, now=now, delay=delay))]
+        if self._joint.answers_within <= self._store_timeout:
+            [created] = await self._joint.publish(entries, delay=delay)
+        else:
+            [created] = await self._bounded("publish", partial(self._joint.publish, entries, delay=delay))
+        return TaskHandle(self, envelope.id, call.definition, created=created or call.task_id is None)
 
     async def enqueue_many(self, calls: Iterable[TaskCall[Any]]) -> list[str]:
         """Enqueue bound calls together, in one round trip for each distinct delay.
@@ -180,15 +195,17 @@ class Stem:
         handles: list[TaskHandle[R]] = []
         by_delay: dict[float, list[int]] = {}
         for position, (call, (envelope, delay)) in enumerate(zip(calls, planned, strict=True)):
-            created = envelope.id not in known
-            handles.append(TaskHandle(self, envelope.id, call.definition, created=created))
-            if created:
+            wanted = envelope.id not in known
+            handles.append(TaskHandle(self, envelope.id, call.definition, created=wanted))
+            if wanted:
                 by_delay.setdefault(delay, []).append(position)
         published = False
         for delay, positions in by_delay.items():
             batch = [planned[position][0] for position in positions]
+            # An id that was made just now can be known only of an attempt of this very call that had to be repeated.
+            fresh = [calls[position].task_id is None for position in positions]
             try:
-                accepted = await self._publish(batch, delay)
+                accepted = await self._publish(batch, fresh, delay)
             except StoreUnavailableError as error:
                 # Those with another delay are in their queues, whatever the broker says of these.
                 error.maybe_applied = error.maybe_applied or published
@@ -200,25 +217,32 @@ class Stem:
 
     async def _finished_ids(self, calls: Sequence[TaskCall[Any]]) -> set[str]:
         """Which of the ids that callers chose belong to tasks that are over; the broker knows of the others."""
-        chosen = [call.task_id for call in calls if call.task_id is not None]
         found: set[str] = set()
-        if self.backend is not None:
+        if self.backend is not None and self._joint is None:  # a joint store sees to it itself
+            chosen = [call.task_id for call in calls if call.task_id is not None]
             for task_id in chosen:
                 status = await self._bounded("get", partial(self.backend.get, task_id))
                 if status is not None and status.state.terminal:
                     found.add(task_id)
         return found
 
-    async def _publish(self, envelopes: list[Envelope], delay: float) -> list[bool]:
+    async def _publish(self, envelopes: list[Envelope], fresh: list[bool], delay: float) -> list[bool]:
         signals = self.signals
         if signals.before_task_publish:
             for envelope in envelopes:
                 await signals.before_task_publish.send(self._publish_event(envelope, delay))
-        accepted = await self._bounded("publish", partial(self.broker.publish, envelopes, delay=delay))
+        if self._joint is not None:
+            now = self.clock.now()
+            entries = [(envelope, submitted_status(envelope, now=now, delay=delay)) for envelope in envelopes]
+            put = partial(self._joint.publish, entries, delay=delay)
+        else:
+            put = partial(self.broker.publish, envelopes, delay=delay)
+        created = await self._bounded("publish", put)
         new = envelopes
-        if not all(accepted):
-            new = [envelope for envelope, created in zip(envelopes, accepted, strict=True) if created]
-        if self.backend is not None and new:
+        if not all(created):
+            created = [accepted or own for accepted, own in zip(created, fresh, strict=True)]
+            new = [envelope for envelope, accepted in zip(envelopes, created, strict=True) if accepted]
+        if self.backend is not None and self._joint is None and new:
             # The tasks are accepted: from here on nothing may fail them. A worker writes a newer status in any case,
             # and the version keeps this one from replacing it.
             now = self.clock.now()
@@ -230,7 +254,7 @@ class Stem:
         if signals.after_task_publish:
             for envelope in new:
                 await signals.after_task_publish.send(self._publish_event(envelope, delay))
-        return accepted
+        return created
 
     def _publish_event(self, envelope: Envelope, delay: float) -> PublishEvent:
         return PublishEvent(envelope=envelope, delay=delay, occurred_at=to_datetime(self.clock.now()))
@@ -240,7 +264,7 @@ class Stem:
 
     def _envelope(self, call: TaskCall[Any], now: float, lineage: Lineage | None) -> tuple[Envelope, float]:
         options = call.options
-        delay = _delay(call, now)
+        delay = 0.0 if call.delay is None and call.eta is None else _delay(call, now)
         expires_at = None
         if call.expires_at is not None:
             expires_at = _moment("expires", call.expires_at)
@@ -248,9 +272,7 @@ class Stem:
             expires_at = now + options.expires
         if expires_at is not None and expires_at <= now + delay:
             raise InvalidScheduleError("expires", "the task would expire before it may start")
-        headers = dict(call.headers)
-        if lineage is not None:
-            headers = {**lineage.headers, **headers}
+        headers = dict(call.headers) if lineage is None else {**lineage.headers, **call.headers}
         envelope = Envelope(
             v=WIRE_VERSION,
             id=call.task_id if call.task_id is not None else new_task_id(),
@@ -274,6 +296,8 @@ class Stem:
             parent_attempt=lineage.parent_attempt if lineage is not None else None,
             root_id=lineage.root_id if lineage is not None else None,
         )
+        if self._signer is not None:
+            envelope = self._signer.sign(envelope, due_at=now + delay if delay else None)
         # Measuring is left out where the rest, whose names and ids are bounded, cannot make it too large.
         if len(call.args) + len(call.meta) + _MAX_FRAME > self._max_payload_size or headers:
             size = len(envelope.encode())

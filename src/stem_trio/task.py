@@ -6,6 +6,8 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
+from datetime import datetime, timedelta
+from types import ModuleType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -24,6 +26,7 @@ from typing import (
 import attrs
 import msgspec
 
+from ._discover import discover
 from .codec import ENCODE_ERRORS, encode
 from .errors import (
     ArgumentsError,
@@ -38,7 +41,6 @@ from .retry import RetryPolicy
 from .signature import FunctionSignature, decode_arguments, encode_arguments
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
     from typing import Unpack
 
     from .context import TaskContext
@@ -55,6 +57,7 @@ __all__ = [
     "TaskDefinition",
     "TaskHandler",
     "TaskRegistry",
+    "TaskSource",
     "define",
     "make_call",
     "task",
@@ -248,8 +251,7 @@ def _isolation(name: str, asked: Isolation | None, *, is_async: bool) -> Isolati
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskCall(Generic[R]):
+class TaskCall(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     """One call to a task, checked and encoded, not yet enqueued. Made by `Task.bind` or `Stem.call`.
 
     Attributes:
@@ -270,7 +272,7 @@ class TaskCall(Generic[R]):
     delay: float | timedelta | None = None
     eta: datetime | None = None
     expires_at: datetime | None = None
-    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
     meta: bytes = b"{}"
     task_id: str | None = None
 
@@ -560,6 +562,13 @@ _OPTION_NAMES: Final = frozenset(field.name for field in attrs.fields(TaskOption
 AnyTask = TaskHandler[Any] | Task[..., ..., Any, Any]
 """What can be registered."""
 
+TaskSource = AnyTask | ModuleType | str
+"""What ``tasks=`` takes: a task, a module for all tasks in it, or the dotted name of either.
+
+A dotted name is ``"package.module"``, or ``"package.module:attribute"`` for one task, or a list of them. The tasks of a
+module are those in its namespace, imported ones too, in the order in which they were defined.
+"""
+
 
 def define(source: AnyTask) -> TaskDefinition:
     """The definition of a handler, or of a function under `task`.
@@ -582,6 +591,17 @@ def define(source: AnyTask) -> TaskDefinition:
     raise RegistrationError(f"{source!r} is not a task; decorate the function with @task, or use a TaskHandler")
 
 
+# Not isinstance, which asks the object for its class: a module may hold proxies that cannot answer when it is imported.
+def _is_task(value: object) -> bool:
+    return issubclass(type(value), Task | TaskHandler)
+
+
+def _is_task_class(value: object) -> bool:
+    return (
+        issubclass(type(value), type) and issubclass(cast("type", value), TaskHandler) and not inspect.isabstract(value)
+    )
+
+
 def _is_async(function: Callable[..., Any]) -> bool:
     # An object with an async __call__ is as async as a function.
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
@@ -592,17 +612,30 @@ class TaskRegistry:
     """Tasks by name.
 
     Args:
-        tasks: what to register.
+        tasks: what to register: tasks, modules, dotted names; see `register_all`.
 
     Raises:
         DuplicateTaskError: two of them have the same name.
-        RegistrationError: one is no task.
+        RegistrationError: one is no task, or a module has none or cannot be imported.
     """
 
-    def __init__(self, tasks: Iterable[AnyTask] = ()) -> None:
+    def __init__(self, tasks: Iterable[TaskSource] = ()) -> None:
         self._tasks: dict[str, TaskDefinition] = {}
-        for source in tasks:
-            self.register(source)
+        self.register_all(tasks)
+
+    def register_all(self, tasks: Iterable[TaskSource]) -> list[TaskDefinition]:
+        """Add tasks; a module, or the dotted name of one, stands for every task in its namespace.
+
+        A dotted name is ``"package.module"``, or ``"package.module:attribute"`` for one task, or a list of them.
+
+        Returns:
+            What they were, in their order; those of a module in the order in which it defines them.
+
+        Raises:
+            DuplicateTaskError: two of them have the same name.
+            RegistrationError: one is no task; a module has none, or cannot be imported; there is no such attribute.
+        """
+        return [self.register(cast("AnyTask", source)) for source in discover(tasks, _is_task, _is_task_class)]
 
     def register(self, source: AnyTask) -> TaskDefinition:
         """Add a task. Adding the very same one again is no error.

@@ -86,4 +86,5 @@ def test_reasons_are_text():
         "invalid-arguments",
         "unserializable-result",
         "poison",
+        "signature-invalid",
     ]

@@ -13,7 +13,7 @@ import trio
 
 from ..codec import ENCODE_ERRORS, encode
 from ..context import TaskContext
-from ..errors import ArgumentsError, HardTimeLimitError, UnregisteredTaskError
+from ..errors import ArgumentsError, HardTimeLimitError, SignatureInvalidError, UnregisteredTaskError
 from ..events import TaskPrerun, TaskReceived
 from ..outcome import DeadLetterReason, Expired, Failed, Interrupted, LeaseLost, Outcome, Revoked, Succeeded
 from ..producer import Lineage
@@ -95,6 +95,14 @@ class Runner:
             return Revoked(held.revoke_reason)
         if delivery.revoked is not None:
             return Revoked(delivery.revoked)
+        # Next, before anything that the envelope says is believed.
+        signer = self._setup.signer
+        if signer is not None:
+            try:
+                signer.verify_delivery(delivery)
+            except SignatureInvalidError as error:
+                _logger.warning("refused a task: %s", error)
+                return Failed(describe(error, retryable=False), reason=str(DeadLetterReason.SIGNATURE_INVALID))
         if envelope.expires_at is not None and self._claim_age(held) + delivery.claimed_at >= envelope.expires_at:
             return Expired()
         if delivery.strikes >= envelope.max_strikes:

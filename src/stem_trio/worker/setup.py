@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import datetime
 
-    from ..abc import Broker, ResultBackend, RetryStrategy
+    from ..abc import Broker, JointStore, ResultBackend, RetryStrategy
     from ..clock import WallClock
     from ..producer import Stem
     from ..signals import StemSignals
+    from ..signing import PayloadSigner
     from ..task import TaskRegistry
 
 __all__ = ["Backoff", "Setup"]
@@ -34,34 +35,38 @@ class Setup:
         worker_id: id of this incarnation.
         queues: what it claims from.
         concurrency: handlers that may run at once.
-        prefetch: deliveries that it may hold beyond those.
+        prefetch: deliveries that it may hold beyond those; None where that follows how fast they are started.
         broker: where tasks come from.
         backend: where statuses go.
+        joint: both as one, where they are.
         registry: the tasks it knows.
         signals: whose listeners to call.
         clock: the wall clock.
         retry_strategy: for tasks without a policy of their own.
         stem: the producer for children.
         store_timeout: seconds that one call to a store may take.
+        signer: verifies deliveries, if the worker has one.
     """
 
     worker_id: str
     queues: tuple[str, ...]
     concurrency: int
-    prefetch: int
+    prefetch: int | None
     broker: Broker
     backend: ResultBackend
+    joint: JointStore | None
     registry: TaskRegistry
     signals: StemSignals
     clock: WallClock
     retry_strategy: RetryStrategy
     stem: Stem
     store_timeout: float
+    signer: PayloadSigner | None = None
 
     @property
     def capacity(self) -> int:
-        """Deliveries that it may hold at once."""
-        return self.concurrency + self.prefetch
+        """Deliveries that it may hold at once, at most."""
+        return self.concurrency + (self.prefetch if self.prefetch is not None else self.concurrency)
 
     def now(self) -> datetime:
         """The time of day, for events."""

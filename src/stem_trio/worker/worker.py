@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from ..abc import Broker, ResultBackend, RetryStrategy
     from ..clock import WallClock
     from ..signals import StemSignals
-    from ..task import AnyTask
+    from ..signing import PayloadSigner
+    from ..task import TaskSource
 
 __all__ = ["Worker"]
 
@@ -64,13 +65,15 @@ class Worker:
     Args:
         broker: where tasks come from; open.
         backend: where statuses go; open.
-        tasks: the tasks it runs.
+        tasks: the tasks it runs; modules and dotted names too, see `TaskRegistry.register_all`.
         registry: an existing registry to use; `tasks` are added to it.
         queue: the queue to claim from. Default ``"default"``.
         queues: several queues, in place of `queue`. They take turns within each priority.
         concurrency: how many handlers may run at once. Default 32.
         prefetch: how many deliveries it may hold beyond those that run, so that a freed slot does not wait for the
-            store. Held deliveries count as started when priorities are compared. Default a quarter of the concurrency.
+            store. Held deliveries count as started when priorities are compared. Default: as many as it has started in
+            the last tenth of a second, at most `concurrency`; what is held so and starts for a second no longer is
+            given back, so that a worker with long tasks keeps nothing from others.
         retry_strategy: when failed tasks without a policy of their own run again. Default
             `ExponentialJitterRetryStrategy`.
         signals: whose listeners to call; by default the process-wide ones.
@@ -80,6 +83,8 @@ class Worker:
         clock: the wall clock.
         max_payload_size: greatest size in bytes of an encoded task that a handler enqueues; see `Stem`.
         store_timeout: seconds (or timedelta) that one call to a store may take. Default 10.
+        signer: verifies each task before anything of it is decoded, and signs what handlers enqueue. Default None:
+            signatures are not looked at.
 
     Raises:
         InvalidOptionError: an option is out of its range; the message names it.
@@ -96,7 +101,7 @@ class Worker:
         broker: Broker,
         backend: ResultBackend,
         *,
-        tasks: Iterable[AnyTask] = (),
+        tasks: Iterable[TaskSource] = (),
         registry: TaskRegistry | None = None,
         queue: str | None = None,
         queues: Sequence[str] | None = None,
@@ -110,10 +115,10 @@ class Worker:
         clock: WallClock | None = None,
         max_payload_size: int = DEFAULT_MAX_PAYLOAD_SIZE,
         store_timeout: float | timedelta = 10.0,
+        signer: PayloadSigner | None = None,
     ) -> None:
         registry = registry if registry is not None else TaskRegistry()
-        for source in tasks:
-            registry.register(source)
+        registry.register_all(tasks)
         signals = signals if signals is not None else signals_module.default
         clock = clock if clock is not None else SystemClock()
         concurrency = integer("concurrency", concurrency, minimum=1)
@@ -126,20 +131,23 @@ class Worker:
             clock=clock,
             max_payload_size=max_payload_size,
             store_timeout=timeout,
+            signer=signer,
         )
         self._setup = Setup(
             worker_id=new_worker_id(name),
             queues=_queues(queue, queues),
             concurrency=concurrency,
-            prefetch=concurrency // 4 if prefetch is None else integer("prefetch", prefetch),
+            prefetch=None if prefetch is None else integer("prefetch", prefetch),
             broker=broker,
             backend=backend,
+            joint=broker.join(backend),
             registry=registry,
             signals=signals,
             clock=clock,
             retry_strategy=retry_strategy if retry_strategy is not None else ExponentialJitterRetryStrategy(),
             stem=stem,
             store_timeout=timeout,
+            signer=signer,
         )
         self._lifecycle = lifecycle if lifecycle is not None else WorkerLifecycleConfig()
         self._heartbeat_interval = duration("heartbeat_interval", heartbeat_interval, positive=True)
@@ -148,7 +156,7 @@ class Worker:
         self._fetcher: Fetcher | None = None
         self._failure: BaseException | None = None
         self._block: AbstractAsyncContextManager[None] | None = None
-        self._holdings = Holdings(self._setup.capacity)
+        self._holdings = Holdings()
         self._pump = EventPump()
         self._settler = Settler(self._setup, self._holdings, self._pump)
 
@@ -399,6 +407,7 @@ class Worker:
                     await self._settler.settle_rest()
                 finally:
                     await heartbeat.end()
+                    await self._pump.send_rest()
 
     async def _work(self, shutdown: Shutdown, services: trio.Nursery, task_status: trio.TaskStatus[Worker]) -> None:
         setup = self._setup
