@@ -10,6 +10,7 @@ operation may have taken effect all the same; every operation here is safe to re
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,11 +26,19 @@ if TYPE_CHECKING:
     from .outcome import Settlement
     from .status import TaskStatus, WorkerHeartbeat
 
-__all__ = ["Broker", "ResultBackend", "RetryStrategy", "StatusWatch", "Store", "Subscription"]
+__all__ = ["Broker", "JointStore", "ResultBackend", "RetryStrategy", "StatusWatch", "Store", "Subscription"]
 
 
 class Store(ABC):
     """What brokers and result backends have in common: they are open within an ``async with`` block."""
+
+    @property
+    def answers_within(self) -> float:
+        """Seconds within which every call that does not wait on purpose returns or raises by itself, come what may.
+
+        Infinity, as by default, is no promise: callers bound their calls themselves, at the price of a scope for each.
+        """
+        return math.inf
 
     @abstractmethod
     async def __aenter__(self) -> Self:
@@ -203,6 +212,49 @@ class Broker(Store):
 
         Each subscriber receives each message once, in the order in which they were sent. A subscriber that lags far
         behind may lose the oldest ones.
+        """
+
+    def join(self, backend: ResultBackend) -> JointStore | None:  # noqa: ARG002 - for those that can
+        """This broker and a backend as one store, or None when there is no more to them than to each alone.
+
+        May be called before either of them is open.
+        """
+        return None
+
+
+class JointStore(ABC):
+    """A broker and a result backend that share one place, so that what belongs together is one step there.
+
+    An offer, not a duty: with `Broker.join` returning None, a task and its status are written one after the other.
+    """
+
+    @property
+    def answers_within(self) -> float:
+        """As `Store.answers_within`."""
+        return math.inf
+
+    @abstractmethod
+    async def publish(self, entries: Sequence[tuple[Envelope, TaskStatus]], *, delay: float = 0.0) -> list[bool]:
+        """Put tasks into their queues as `Broker.publish` does, each with its status in the same atomic step.
+
+        A task that is over, and whose status is still remembered, is not put in again.
+
+        Returns:
+            One entry for each; False where the id was held already, or is over: nothing was written.
+
+        Cancellation: each task is either published with its status or not at all; which, is not known.
+        """
+
+    @abstractmethod
+    async def settle(self, endings: Sequence[tuple[Lease, Settlement, TaskStatus]]) -> list[bool]:
+        """End deliveries as `Broker.settle` does, each with its status in the same atomic step.
+
+        The status is written unless a newer one is in place, as by `ResultBackend.record`.
+
+        Returns:
+            One entry for each; False when the lease is stale: neither was done.
+
+        Cancellation: each is either done whole or not at all; repeating it is safe.
         """
 
 

@@ -12,45 +12,50 @@ from typing import Final, final
 __all__ = ["new_task_id", "new_worker_id"]
 
 _COUNTER_MAX: Final = (1 << 12) - 1
-_VARIANT: Final = 0x8000_0000_0000_0000
-_RANDOM_MASK: Final = (1 << 62) - 1
+_VARIANT: Final = {f"{digit:x}": f"{8 | digit & 3:x}" for digit in range(16)}
+"""The random digit that holds the two bits of the variant, with those bits set."""
 _POOL_BYTES: Final = 4096
+_DIGITS: Final = 16
 
 
 @final
 class _Sequence:
-    """The process's one sequence of UUIDv7: last time part, counter, and random bytes fetched ahead."""
+    """The process's one sequence of UUIDv7: last time part, counter, and random digits fetched ahead."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last_ms = 0
+        self._head = ""
         self._counter = 0
-        self._pool = b""
+        self._pool = ""
         self._used = 0
 
     def reset(self) -> None:
-        """Forget the random bytes fetched ahead: a forked child must not share them with its parent."""
+        """Forget the random digits fetched ahead: a forked child must not share them with its parent."""
         self.__init__()
 
     def next(self) -> str:
         now = time.time_ns() // 1_000_000
         with self._lock:
             if now > self._last_ms:
-                self._last_ms = now
-                self._counter = 0
+                self._start(now)
             elif self._counter < _COUNTER_MAX:
                 self._counter += 1
             else:
-                self._last_ms += 1
-                self._counter = 0
+                self._start(self._last_ms + 1)
             if self._used == len(self._pool):
-                self._pool = os.urandom(_POOL_BYTES)  # one system call for 512 ids
+                self._pool = os.urandom(_POOL_BYTES).hex()  # one system call for 512 ids
                 self._used = 0
-            random = int.from_bytes(self._pool[self._used : self._used + 8]) & _RANDOM_MASK
-            self._used += 8
-            head, counter = f"{self._last_ms:012x}", self._counter
-        tail = f"{_VARIANT | random:016x}"
-        return f"{head[:8]}-{head[8:]}-7{counter:03x}-{tail[:4]}-{tail[4:]}"
+            random = self._pool[self._used : self._used + _DIGITS]
+            self._used += _DIGITS
+            head, counter = self._head, self._counter
+        return f"{head}{counter:03x}-{_VARIANT[random[0]]}{random[1:4]}-{random[4:]}"
+
+    def _start(self, ms: int) -> None:
+        self._last_ms = ms
+        self._counter = 0
+        digits = f"{ms:012x}"
+        self._head = f"{digits[:8]}-{digits[8:]}-7"
 
 
 _sequence = _Sequence()

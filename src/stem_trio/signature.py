@@ -140,7 +140,9 @@ class FunctionSignature:
             if name in named:
                 raise ArgumentsError(self._task, name, "is given twice")
             named[name] = value
-        return self.encode(named)
+        raw = _encode_named(self._task, named)
+        self.decode(raw)
+        return raw
 
     def encode(self, named: Mapping[str, Any]) -> bytes:
         """Encode arguments given by name, once they are seen to fit. Raises as `bind` does."""
@@ -197,8 +199,12 @@ def encode_arguments(task: str, named: Mapping[str, Any]) -> bytes:
         raise ArgumentsError(task, None, f"must be a mapping of names to values, not {type(named).__name__}")
     if not all(isinstance(name, str) for name in named):
         raise ArgumentsError(task, None, "names must be text")
+    return _encode_named(task, dict(named))
+
+
+def _encode_named(task: str, named: dict[str, Any]) -> bytes:
     try:
-        return encode(dict(named))
+        return encode(named)
     except ENCODE_ERRORS as error:
         for name, value in named.items():
             try:

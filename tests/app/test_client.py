@@ -130,6 +130,9 @@ class Diary:
         self.error = error
         self.write("close")
 
+    def join(self, backend) -> None:
+        """Nothing more than each alone."""
+
 
 OPENED = ["open broker", "open backend"]
 CLOSED = ["close backend", "close broker"]

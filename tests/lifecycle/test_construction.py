@@ -98,15 +98,15 @@ def test_defaults():
     """What a worker does that is told nothing."""
     worker = make()
     setup = worker._setup
-    assert (setup.concurrency, setup.prefetch, setup.capacity) == (DEFAULT_CONCURRENCY, 8, 40)
+    assert (setup.concurrency, setup.prefetch, setup.capacity) == (DEFAULT_CONCURRENCY, None, 64)
     assert isinstance(setup.retry_strategy, ExponentialJitterRetryStrategy)
     assert worker.stem.signals is setup.signals is signals.default
     assert (setup.store_timeout, worker._heartbeat_interval) == (10.0, 10.0)
 
 
 def test_prefetch():
-    """A quarter of the concurrency, unless it is said."""
-    assert [make(concurrency=n)._setup.prefetch for n in (1, 3, 4, 100)] == [0, 0, 1, 25]
+    """At most the concurrency once more, unless it is said."""
+    assert [make(concurrency=n)._setup.capacity for n in (1, 3, 100)] == [2, 6, 200]
     assert make(concurrency=1, prefetch=0)._setup.capacity == 1
     assert make(concurrency=1, prefetch=7)._setup.capacity == 8
 

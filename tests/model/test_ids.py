@@ -62,7 +62,7 @@ def test_random_parts_differ():
 def test_a_clock_that_steps_back_does_not_break_the_order():
     """While the machine's clock is behind the last id, ids count on from there."""
     sequence = _Sequence()
-    sequence._last_ms = FAR_FUTURE_MS
+    sequence._start(FAR_FUTURE_MS)
     made = [sequence.next() for _ in range(3)]
     assert [(milliseconds(i), counter(i)) for i in made] == [(FAR_FUTURE_MS, n) for n in (1, 2, 3)]
 
@@ -70,7 +70,7 @@ def test_a_clock_that_steps_back_does_not_break_the_order():
 def test_counter_overflow_carries_into_the_time():
     """When a millisecond has no counter values left, the next one is begun, and order holds."""
     sequence = _Sequence()
-    sequence._last_ms = FAR_FUTURE_MS
+    sequence._start(FAR_FUTURE_MS)
     made = [sequence.next() for _ in range(COUNTER_VALUES + 1)]
     assert (milliseconds(made[-3]), counter(made[-3])) == (FAR_FUTURE_MS, COUNTER_VALUES - 1)
     assert (milliseconds(made[-2]), counter(made[-2])) == (FAR_FUTURE_MS + 1, 0)

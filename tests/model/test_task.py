@@ -639,7 +639,7 @@ class Threaded(TaskHandler[None]):
         (FunctionTaskHandler, "FunctionTaskHandler is a class; pass an instance"),
         (send, "is not a task; decorate the function with @task, or use a TaskHandler"),
         (int, "is not a task"),
-        ("email.send", "'email.send' is not a task"),
+        (b"email.send", "b'email.send' is not a task"),
         (None, "None is not a task"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ import trio.testing
 
 from stem_trio import InMemoryBroker, ShutdownMode, TaskContext, task
 from stem_trio.worker.notify import EventPump
+from stem_trio.worker.prefetch import Prefetch
 
 
 def counts(worker):
@@ -42,7 +44,7 @@ def work(ledger):
 @pytest.mark.parametrize(("concurrency", "prefetch"), [(1, 0), (1, 3), (3, 0), (3, 2), (8, None), (50, 0)])
 async def test_never_more_than_stated(rig, ledger, work, autojump_clock, concurrency, prefetch):
     """G9: at no claim are more held than slots and prefetch, and never do more run than slots."""
-    capacity = concurrency + (prefetch if prefetch is not None else concurrency // 4)
+    capacity = concurrency + (prefetch if prefetch is not None else concurrency)
     held = []
 
     async def look():
@@ -57,15 +59,71 @@ async def test_never_more_than_stated(rig, ledger, work, autojump_clock, concurr
             if rng.random() < 0.05:
                 await trio.sleep(rng.random() * 5)
         await until_ended(worker, 200)
-    assert max(held) == capacity
+    assert concurrency < max(held) <= capacity if prefetch is None else max(held) == capacity
     assert ledger.peak == concurrency
     ledger.assert_exactly_once()
 
 
-async def test_default_prefetch(rig, autojump_clock):
-    """By default a quarter of the slots is held beyond those that run."""
-    assert rig.worker(concurrency=32)._setup.capacity == 40
-    assert rig.worker(concurrency=3)._setup.capacity == 3
+# --- the default prefetch -----------------------------------------------------------------------------------------
+
+
+async def test_prefetch_follows_the_pace(autojump_clock):
+    """By default as many are held as were started in the last tenth of a second, never more than there are slots."""
+    prefetch = Prefetch(10, None)
+    assert (prefetch.allowed(), prefetch.most) == (0, 10)
+    for _ in range(4):
+        prefetch.started()
+    assert prefetch.allowed() == 4
+    await trio.sleep(0.1)
+    assert prefetch.allowed() == 4  # of the window before
+    await trio.sleep(0.1)
+    assert prefetch.allowed() == 0
+    for _ in range(50):
+        prefetch.started()
+    assert prefetch.allowed() == 10
+    await trio.sleep(5)
+    assert prefetch.allowed() == 0
+
+
+async def test_prefetch_that_has_stalled(autojump_clock):
+    """What is held by default is given back when nothing has been started for a second; never a stated number."""
+    prefetch, stated = Prefetch(10, None), Prefetch(10, 3)
+    prefetch.started()
+    assert not prefetch.stalled()
+    await trio.sleep(0.9)
+    assert not prefetch.stalled()
+    await trio.sleep(1.0)
+    assert prefetch.stalled()
+    assert (stated.stalled(), stated.allowed(), stated.most, stated.patience) == (False, 3, 3, math.inf)
+    prefetch.started()
+    assert not prefetch.stalled()
+
+
+async def test_long_tasks_keep_nothing_from_others(rig, ledger, autojump_clock):
+    """G9: what was prefetched when tasks were short is given back once they are long, and runs elsewhere."""
+    pause = 0.0
+
+    @task(name="pausing", visibility_timeout=30)
+    async def pausing(context: TaskContext) -> None:
+        with ledger.run(context):
+            await trio.sleep(pause)
+
+    async with rig.worker(pausing, concurrency=4) as busy:
+        await rig.enqueue_many(pausing, 20)
+        await until_ended(busy, 20)
+        pause = 600.0
+        await rig.enqueue_many(pausing, 8)
+        await trio.sleep(0.05)
+        held = busy.in_flight
+        assert 4 < held <= 8
+        await trio.sleep(3)
+        assert (busy.in_flight, busy.totals["released"]) == (4, held - 4)
+        async with rig.worker(pausing, concurrency=4) as idle:
+            await trio.sleep(1)
+            assert idle.in_flight == 4
+            await until_ended(idle, 4)
+        await until_ended(busy, 24 + held - 4)
+    ledger.assert_exactly_once()
 
 
 async def test_claims_ask_for_the_free_places(rig, ledger, work, autojump_clock, monkeypatch):

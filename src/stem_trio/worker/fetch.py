@@ -6,6 +6,7 @@ import contextvars
 import heapq
 import itertools
 import logging
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
@@ -14,6 +15,7 @@ import trio
 from .._bounded import bounded
 from ..errors import StoreUnavailableError
 from .held import Phase
+from .prefetch import Prefetch
 from .run import INTERRUPTED
 from .setup import Backoff
 
@@ -36,7 +38,7 @@ _logger = logging.getLogger(__name__)
 
 @final
 class Fetcher:
-    """Claims no more than there is room for: free slots, and the stated prefetch.
+    """Claims no more than there is room for: free slots, and the prefetch.
 
     What is claimed and has no slot yet waits here, under a lease that is renewed, and starts by priority.
 
@@ -69,6 +71,7 @@ class Fetcher:
         self._nursery = nursery
         self._waiting: list[tuple[int, int, Held]] = []
         self._order = itertools.count()
+        self._prefetch = Prefetch(setup.concurrency, setup.prefetch)
         self._stopped = False
         # Runs are started from each other's ends, and must not inherit the context variables of the one before.
         self._context = contextvars.copy_context()
@@ -86,24 +89,32 @@ class Fetcher:
         while True:
             if self._pump.lagging:
                 await self._pump.wait_empty()
-            room = self._holdings.room
+            if self._waiting and self._prefetch.stalled():
+                self._give_back()
+            room = setup.concurrency + self._prefetch.allowed() - len(self._holdings)
+            patience = self._prefetch.patience if self._waiting else math.inf
             if room <= 0:
-                await self._holdings.wait_removed()
+                with trio.move_on_after(patience):
+                    await self._holdings.wait_removed()
                 continue
-            claim = partial(setup.broker.claim, setup.queues, consumer=setup.worker_id, limit=room, wait=_WAIT)
+            wait = min(_WAIT, patience)
+            claim = partial(setup.broker.claim, setup.queues, consumer=setup.worker_id, limit=room, wait=wait)
             try:
-                deliveries = await bounded("claim", _WAIT + setup.store_timeout, claim)
+                deliveries = await bounded("claim", wait + setup.store_timeout, claim)
                 backoff.reset()
             except StoreUnavailableError as error:
                 seconds = backoff.next()
                 _logger.warning("cannot claim tasks, will try again in %.2g s: %s", seconds, error)
                 await trio.sleep(seconds)
                 continue
+            self._start_waiting()
             for delivery in deliveries:
                 held = self._holdings.add(delivery)
                 self._keeper.added(held)
-                heapq.heappush(self._waiting, (-delivery.envelope.priority, next(self._order), held))
-            self._start_waiting()
+                if self._holdings.running < setup.concurrency and not self._stopped:
+                    self._start(held)
+                else:
+                    heapq.heappush(self._waiting, (-delivery.envelope.priority, next(self._order), held))
             if len(self._waiting) > 2 * setup.capacity:
                 # Deliveries that have lost their lease while they waited; they must not pile up behind long runs.
                 self._waiting = [entry for entry in self._waiting if entry[2].phase is Phase.WAITING]
@@ -113,9 +124,13 @@ class Fetcher:
         while self._waiting and self._holdings.running < self._setup.concurrency and not self._stopped:
             held = heapq.heappop(self._waiting)[2]
             if held.phase is Phase.WAITING:
-                held.phase = Phase.RUNNING
-                self._holdings.running += 1
-                self._context.run(self._nursery.start_soon, self._run, held)
+                self._start(held)
+
+    def _start(self, held: Held) -> None:
+        held.phase = Phase.RUNNING
+        self._holdings.running += 1
+        self._prefetch.started()
+        self._context.run(self._nursery.start_soon, self._run, held, name=held.delivery.envelope.name)
 
     async def _run(self, held: Held) -> None:
         outcome: Outcome = INTERRUPTED
@@ -130,5 +145,8 @@ class Fetcher:
     def stop(self) -> None:
         """Start nothing more, and have what waits given back."""
         self._stopped = True
+        self._give_back()
+
+    def _give_back(self) -> None:
         while self._waiting:
             self._settler.finish(heapq.heappop(self._waiting)[2], INTERRUPTED)

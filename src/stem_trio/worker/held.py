@@ -21,11 +21,12 @@ __all__ = ["Cause", "Held", "Holdings", "Phase"]
 
 @final
 class Phase(enum.Enum):
-    """How far the worker is with a delivery: it waits for a slot, has one, or has ended and waits to be settled."""
+    """How far the worker is with a delivery: it waits for a slot, has one, has ended, or is settled (or lost)."""
 
     WAITING = "waiting"
     RUNNING = "running"
     FINISHED = "finished"
+    SETTLED = "settled"
 
 
 @final
@@ -151,15 +152,14 @@ class Held:
 
 @final
 class Holdings:
-    """All deliveries that the worker holds, and room for more.
+    """All deliveries that the worker holds.
 
     Attributes:
         running: handlers at work.
         stop_at: when the worker ends whatever happens, by `trio.current_time`; no run's scope outlasts it.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self) -> None:
         self._held: dict[str, Held] = {}
         self._changed = trio.Event()
         self.running = 0
@@ -174,11 +174,6 @@ class Holdings:
     def get(self, task_id: str) -> Held | None:
         """The delivery of this task, if the worker holds one."""
         return self._held.get(task_id)
-
-    @property
-    def room(self) -> int:
-        """How many more may be claimed."""
-        return self._capacity - len(self._held)
 
     def add(self, delivery: Delivery) -> Held:
         """Take a delivery in.

@@ -53,13 +53,19 @@ class EventPump:
     async def run(self) -> None:
         """Send events as they come, for ever.
 
-        Cancellation: the listener under way is cancelled, events in the queue are not sent.
+        Cancellation: the listener under way is cancelled, events in the queue stay there.
         """
         while True:
             await self._filled.wait()
-            while self._queue:
-                signal, event = self._queue[0]
-                await signal.send(event)
-                self._queue.popleft()
+            await self.send_rest()
             self._filled = trio.Event()
             self._emptied.set()
+
+    async def send_rest(self) -> None:
+        """Send what is in the queue; for when `run` has ended, too.
+
+        Cancellation: as `run`.
+        """
+        while self._queue:
+            signal, event = self._queue.popleft()
+            await signal.send(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import TYPE_CHECKING, Any, Final, cast, final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import attrs
 from redis.connection import parse_url
 
+from ..._validate import integer
 from ...errors import ConfigurationError, InvalidOptionError
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ _PORT: Final = 6379
 _USED: Final = frozenset(
     {"host", "port", "path", "username", "password", "db", "client_name", "connection_class", "protocol"}
 )
+_CLIENT_NAME: Final = re.compile(r"[!-~]+")
 _TLS_OPTIONS: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs"})
 
 
@@ -34,10 +37,32 @@ def redact(url: str) -> str:
         return "the URL"  # without a scheme, what stands where is anybody's guess
     try:
         parts = urlsplit(url)
-        hosts = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "the URL"
+    hosts = parts.netloc.rpartition("@")[2]
+    if _ends_early(url) or not all(_has_good_port(host) for host in hosts.split(",")):
+        return f"{parts.scheme}://..."
     return f"{parts.scheme}://{hosts}{parts.path}"
+
+
+def _ends_early(url: str) -> bool:
+    """Whether a ``/``, ``?`` or ``#`` in the password ends what should hold user, password and host.
+
+    What is then taken for host and port is the beginning of a secret, and must not be shown as such.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    if ":" not in parts.netloc or "@" in parts.netloc:
+        return False
+    options = (option.partition("=")[0] for option in parts.query.split("&"))
+    return any("@" in text for text in (parts.path, parts.fragment, *options))
+
+
+def _has_good_port(host: str) -> bool:
+    _, colon, port = host.rpartition("]")[2].partition(":")
+    return not colon or (port.isascii() and port.isdigit())
 
 
 @final
@@ -147,15 +172,25 @@ def parse_address(
     scheme = url.partition("://")[0]
     if "://" not in url or scheme not in _SCHEMES:
         raise ConfigurationError(f"{redact(url)}: its scheme is not one of Redis; use {', '.join(_SCHEMES)}")
+    if _ends_early(url):
+        raise ConfigurationError(
+            f"{scheme}://...: there is an @ after the end of the host; in user and password write %2F for /, %3F for "
+            "?, %23 for # and %40 for @"
+        )
     address = _parse_sentinel(url) if scheme.endswith("+sentinel") else _parse_plain(url)
     changes: dict[str, Any] = {
         name: value
         for name, value in (("db", db), ("credentials", credentials), ("tls", tls), ("client_name", client_name))
         if value is not None
     }
-    if db is not None and db < 0:
-        raise InvalidOptionError("db", db, "must not be negative")
-    return attrs.evolve(address, **changes)
+    if db is not None:
+        integer("db", db)
+    if tls is not None and address.path is not None:
+        raise InvalidOptionError("tls", tls, "has no effect on a unix socket; leave it out")
+    address = attrs.evolve(address, **changes)
+    if address.client_name is not None and not _CLIENT_NAME.fullmatch(address.client_name):
+        raise InvalidOptionError("client_name", address.client_name, "must be printable ASCII without blanks")
+    return address
 
 
 def _parse_plain(url: str) -> RedisAddress:
@@ -165,9 +200,15 @@ def _parse_plain(url: str) -> RedisAddress:
         # redis-py's own message can hold the URL, hence the password.
         raise ConfigurationError(f"{redact(url)}: not a Redis URL ({type(error).__name__})") from None
     _refuse_unknown(url, parts)
+    # What is no number redis-py takes for database 0.
+    database = urlsplit(url).path.strip("/")
+    if parts.get("path") is None and database and not database.isdecimal():
+        raise ConfigurationError(f"{redact(url)}: what follows the host is the number of a database")
+    if str(parts.get("protocol", "3")) != "3":
+        raise ConfigurationError(f"{redact(url)}: protocol must be 3, or left out")
     secure = url.startswith("rediss://")
     return RedisAddress(
-        host=parts.get("host", "localhost"),
+        host=parts.get("host") or "localhost",
         port=parts.get("port", _PORT),
         path=parts.get("path") if url.startswith("unix://") else None,
         db=int(parts.get("db", 0)),

@@ -13,10 +13,11 @@ from ..._validate import duration
 from ...abc import ResultBackend
 from ...status import TaskStatus, WorkerHeartbeat
 from .address import RedisAddress, parse_address
+from .batch import ScriptCalls
 from .connection import pack
 from .errors import translate
-from .gather import Gatherer
-from .script import load_script
+from .keys import pack_status, status_lifetime, unpack_status
+from .script import CHUNK, load_script
 from .store import DEFAULT_PREFIX, RedisStore
 
 if TYPE_CHECKING:
@@ -34,12 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisResultBackend"]
 
-_CHUNK: Final = 500
-_VERSION_DIGITS: Final = 16
 _REREAD: Final = 10.0
 """Seconds after which a watch reads the status itself, in case that it was told of it in vain."""
 
-_RECORD: Final = load_script("record", common=False)
+_RECORD: Final = load_script("record", "status")
 _decode_heartbeat: Final = msgspec.json.Decoder(WorkerHeartbeat).decode
 _encode_heartbeat: Final = msgspec.json.Encoder().encode
 
@@ -72,7 +71,7 @@ class RedisResultBackend(RedisStore, ResultBackend):
             command_timeout=duration("command_timeout", command_timeout, positive=True),
             connect_timeout=duration("connect_timeout", connect_timeout, positive=True),
         )
-        self._recorder: Gatherer[TaskStatus, bool] | None = None
+        self._recorder: ScriptCalls | None = None
 
     def _forget(self) -> None:
         self._recorder = None
@@ -96,25 +95,24 @@ class RedisResultBackend(RedisStore, ResultBackend):
             await trio.lowlevel.checkpoint()
             return []
         if self._recorder is None:
-            self._recorder = Gatherer(self._record, self._open_nursery(), limit=_CHUNK)
-        return await self._recorder.call(statuses)
-
-    async def _record(self, statuses: Sequence[TaskStatus]) -> list[bool]:
+            self._recorder = ScriptCalls(_RECORD, self._transport, limit=CHUNK)
         result: list[bool] = []
-        for first in range(0, len(statuses), _CHUNK):
-            chunk = statuses[first : first + _CHUNK]
-            keys = [self._keyspace.status(status.id) for status in chunk]
-            args: list[Argument] = [self._keyspace.status_channels]
-            for status in chunk:
-                ttl = max(1, round(status.ttl * 1000))
-                args += (f"{status.version:0{_VERSION_DIGITS}d}", status.encode(), ttl, status.id)
-            result += [bool(written) for written in await self._script(_RECORD, keys, args)]
+        for first in range(0, len(statuses), CHUNK):
+            keys: list[str] = []
+            args: list[Argument] = []
+            size = 0
+            for status in statuses[first : first + CHUNK]:
+                value = pack_status(status)
+                size += len(value)
+                keys.append(self.keyspace.status(status.id))
+                args += (value, status_lifetime(status))
+            result += [written == 1 for written in await self._recorder.call(keys, args, len(keys), size)]
         return result
 
     async def get(self, task_id: str) -> TaskStatus | None:
         """See `ResultBackend.get`."""
-        stored = await self._transport.call("GET", self._keyspace.status(task_id), repeatable=True)
-        return None if stored is None else TaskStatus.decode(stored[_VERSION_DIGITS:])
+        stored = await self._transport.call("GET", self.keyspace.status(task_id), repeatable=True)
+        return None if stored is None else unpack_status(stored)
 
     def watch(self, task_id: str) -> AbstractAsyncContextManager[StatusWatch]:
         """See `ResultBackend.watch`. Told by the server; read again every ten seconds, and after each reconnection."""
@@ -123,14 +121,14 @@ class RedisResultBackend(RedisStore, ResultBackend):
     @asynccontextmanager
     async def _watch(self, task_id: str) -> AsyncGenerator[StatusWatch, None]:
         pubsub = await self._pubsub()
-        async with pubsub.subscribe(f"{self._keyspace.status_channels}{task_id}") as inbox:
+        async with pubsub.subscribe(self.keyspace.status(task_id)) as inbox:
             yield _Watch(self, inbox, task_id)
 
     # --- heartbeats -----------------------------------------------------------------------------------------------
 
     async def put_heartbeat(self, heartbeat: WorkerHeartbeat, *, ttl: float) -> None:
         """See `ResultBackend.put_heartbeat`."""
-        ends, beats = self._keyspace.heartbeat_ends, self._keyspace.heartbeats
+        ends, beats = self.keyspace.heartbeat_ends, self.keyspace.heartbeats
         until = await self._now() + ttl
         await self._transaction(
             ("ZADD", ends, until, heartbeat.worker),
@@ -140,13 +138,13 @@ class RedisResultBackend(RedisStore, ResultBackend):
     async def remove_heartbeat(self, worker: str) -> None:
         """See `ResultBackend.remove_heartbeat`."""
         await self._transaction(
-            ("ZREM", self._keyspace.heartbeat_ends, worker), ("HDEL", self._keyspace.heartbeats, worker)
+            ("ZREM", self.keyspace.heartbeat_ends, worker), ("HDEL", self.keyspace.heartbeats, worker)
         )
 
     async def list_heartbeats(self) -> list[WorkerHeartbeat]:
         """See `ResultBackend.list_heartbeats`. Forgets those that have ended."""
         now = await self._now()
-        ends, beats = self._keyspace.heartbeat_ends, self._keyspace.heartbeats
+        ends, beats = self.keyspace.heartbeat_ends, self.keyspace.heartbeats
         over = await self._transport.call("ZRANGEBYSCORE", ends, "-inf", now, repeatable=True)
         if over:
             await self._transaction(("ZREM", ends, *over), ("HDEL", beats, *over))
@@ -187,7 +185,7 @@ class _Watch:
             while (message := self._inbox.take()) is not None:
                 newest = message
             if newest is not None:
-                status = TaskStatus.decode(newest)
+                status = unpack_status(newest)
                 self._version = status.version
                 return status
             with trio.move_on_after(_REREAD) as scope:

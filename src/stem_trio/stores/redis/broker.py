@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, final
 import msgspec
 import trio
 
+from ..._groups import open_transparent_nursery
 from ..._validate import duration, integer
 from ...abc import Broker
 from ...envelope import DeadLetter, Delivery, Envelope, Lease, QueueStats, WaitingTask
 from ...outcome import Complete, MoveToDead, Release, Retry, Settlement
 from .address import RedisAddress, parse_address
-from .gather import Gatherer
-from .keys import unpack_state
-from .script import load_script
+from .batch import ScriptCalls
+from .joint import join
+from .keys import Keyspace, pack_status, status_lifetime, unpack_state
+from .script import CHUNK, load_script
 from .store import DEFAULT_PREFIX, RedisStore
 from .wait import WakeWaiter
 
@@ -29,28 +31,30 @@ if TYPE_CHECKING:
 
     from redis.credentials import CredentialProvider
 
-    from ...abc import Subscription
+    from ...abc import JointStore, ResultBackend, Subscription
+    from ...status import TaskStatus
     from .address import Tls
     from .connection import Argument
+    from .script import Script
 
 __all__ = ["RedisBroker"]
 
 _MICRO: Final = 1_000_000
 _MAX_PUBLISHERS: Final = 256
-_CHUNK: Final = 500
-"""Tasks that one script call handles at most: it keeps the server from others, and Lua's stack is finite."""
+_PUBLISH_CHUNK: Final = 200
+"""Tasks that one call publishes: while the server works on some, the next are being packed."""
 
-_PUBLISH: Final = load_script("publish")
-_CLAIM: Final = load_script("claim")
-_RENEW: Final = load_script("renew")
-_SETTLE: Final = load_script("settle")
-_REVOKE: Final = load_script("revoke")
-_PURGE: Final = load_script("purge")
-_STATS: Final = load_script("stats")
-_PEEK: Final = load_script("peek")
-_DEAD_LIST: Final = load_script("dead_list")
-_DEAD_REPLAY: Final = load_script("dead_replay")
-_DEAD_PURGE: Final = load_script("dead_purge")
+_PUBLISH: Final = load_script("publish", "common", "status")
+_CLAIM: Final = load_script("claim", "common")
+_RENEW: Final = load_script("renew", "common")
+_SETTLE: Final = load_script("settle", "common", "status")
+_REVOKE: Final = load_script("revoke", "common")
+_PURGE: Final = load_script("purge", "common")
+_STATS: Final = load_script("stats", "common")
+_PEEK: Final = load_script("peek", "common")
+_DEAD_LIST: Final = load_script("dead_list", "common")
+_DEAD_REPLAY: Final = load_script("dead_replay", "common")
+_DEAD_PURGE: Final = load_script("dead_purge", "common")
 
 
 @final
@@ -88,7 +92,7 @@ class RedisBroker(RedisStore, Broker):
         self._keep_dead = duration("dead_letter_retention", dead_letter_retention, positive=True)
         self._max_dead = integer("max_dead_letters", max_dead_letters, minimum=1)
         self._waiter: WakeWaiter | None = None
-        self._publishers: dict[str, Gatherer[Envelope, bool]] = {}
+        self._publishers: dict[tuple[str, bool], ScriptCalls] = {}
 
     def _forget(self) -> None:
         self._waiter = None
@@ -122,41 +126,79 @@ class RedisBroker(RedisStore, Broker):
     # --- publishing -----------------------------------------------------------------------------------------------
 
     async def publish(self, envelopes: Sequence[Envelope], *, delay: float = 0.0) -> list[bool]:
-        """See `Broker.publish`. One round trip for each queue and 500 tasks; the same id in two queues is two tasks."""
+        """See `Broker.publish`. One round trip for each queue; the same id in two queues is two tasks."""
+        return await self.publish_with(envelopes, delay)
+
+    async def publish_with(
+        self,
+        envelopes: Sequence[Envelope],
+        delay: float,
+        statuses: Sequence[TaskStatus] | None = None,
+        keyspace: Keyspace | None = None,
+    ) -> list[bool]:
+        """Put tasks in, each together with its status if there are statuses, whose keys are those of `keyspace`.
+
+        Returns, cancellation and errors as `Broker.publish` and `JointStore.publish`.
+        """
+        wait = 10 * _micro(delay)
+        if len(envelopes) == 1:
+            envelope = envelopes[0]
+            message = envelope.encode()
+            keys: list[str] = []
+            args: list[Argument] = [envelope.id, envelope.priority + wait, _milli(envelope.visibility_timeout), message]
+            if statuses is not None and keyspace is not None:
+                keys.append(keyspace.status(envelope.id))
+                args += (pack_status(statuses[0]), status_lifetime(statuses[0]))
+            calls = self._publisher(envelope.queue, joint=statuses is not None)
+            [new] = await calls.call(keys, args, 1, len(message))
+            return [new == 1]
         result = [False] * len(envelopes)
         by_queue: dict[str, list[int]] = {}
         for position, envelope in enumerate(envelopes):
             by_queue.setdefault(envelope.queue, []).append(position)
-        if not by_queue:
-            await trio.lowlevel.checkpoint()
-        for queue, positions in by_queue.items():
-            chosen = [envelopes[position] for position in positions]
-            if delay > 0:
-                added = await self._publish_to(queue, delay, chosen)
-            else:
-                added = await self._publisher(queue).call(chosen)
-            for position, new in zip(positions, added, strict=True):
-                result[position] = new
+        chunks = [
+            (queue, positions[first : first + _PUBLISH_CHUNK])
+            for queue, positions in by_queue.items()
+            for first in range(0, len(positions), _PUBLISH_CHUNK)
+        ]
+
+        async def put(queue: str, positions: Sequence[int]) -> None:
+            keys: list[str] = []
+            args: list[Argument] = []
+            size = 0
+            for position in positions:
+                envelope = envelopes[position]
+                message = envelope.encode()
+                size += len(message)
+                args += (envelope.id, envelope.priority + wait, _milli(envelope.visibility_timeout), message)
+                if statuses is not None and keyspace is not None:
+                    status = statuses[position]
+                    keys.append(keyspace.status(status.id))
+                    args += (pack_status(status), status_lifetime(status))
+            calls = self._publisher(queue, joint=statuses is not None)
+            for position, new in zip(positions, await calls.call(keys, args, len(positions), size), strict=True):
+                result[position] = new == 1
+
+        if len(chunks) == 1:
+            await put(*chunks[0])
+            return result
+        await trio.lowlevel.checkpoint()
+        async with open_transparent_nursery() as nursery:
+            for queue, positions in chunks:
+                nursery.start_soon(put, queue, positions)
+                # Let it leave before the next is packed.
+                await trio.lowlevel.checkpoint()
         return result
 
-    def _publisher(self, queue: str) -> Gatherer[Envelope, bool]:
+    def _publisher(self, queue: str, *, joint: bool) -> ScriptCalls:
         """What makes one script call of the tasks that are published to a queue at the same time."""
-        publisher = self._publishers.get(queue)
+        publisher = self._publishers.get((queue, joint))
         if publisher is None:
             if len(self._publishers) >= _MAX_PUBLISHERS:
                 self._publishers.clear()  # those in use live on with their callers
-            publisher = Gatherer(partial(self._publish_to, queue, 0.0), self._open_nursery(), limit=_CHUNK)
-            self._publishers[queue] = publisher
+            publisher = ScriptCalls(_PUBLISH, self._transport, self.keyspace.queue_keys(queue), limit=CHUNK)
+            self._publishers[queue, joint] = publisher
         return publisher
-
-    async def _publish_to(self, queue: str, delay: float, envelopes: Sequence[Envelope]) -> list[bool]:
-        result: list[bool] = []
-        for first in range(0, len(envelopes), _CHUNK):
-            args: list[Argument] = [_micro(delay)]
-            for envelope in envelopes[first : first + _CHUNK]:
-                args += (envelope.id, envelope.priority, _milli(envelope.visibility_timeout), envelope.encode())
-            result += [bool(new) for new in await self._on_queue(_PUBLISH, queue, args)]
-        return result
 
     # --- claiming -------------------------------------------------------------------------------------------------
 
@@ -169,13 +211,13 @@ class RedisBroker(RedisStore, Broker):
             deliveries, change_in = await self._take(names, consumer, limit, waits=left > 0)
             if deliveries or left <= 0:
                 return deliveries
-            keys = [self._keyspace.wake(queue) for queue in names]
+            keys = [self.keyspace.wake(queue) for queue in names]
             await self._wake_waiter().wait(keys, min(left, change_in))
 
     def _wake_waiter(self) -> WakeWaiter:
         nursery = self._open_nursery()
         if self._waiter is None:
-            self._waiter = WakeWaiter(self._address, self._options, self._transport, nursery)
+            self._waiter = WakeWaiter(self.address, self._options, self._transport, nursery)
         return self._waiter
 
     async def _take(
@@ -184,8 +226,8 @@ class RedisBroker(RedisStore, Broker):
         """What can be had now, and seconds until that may change by itself."""
         # Counted from before the request: the server counts from when it arrives, which is later.
         asked_at = trio.current_time()
-        keys = [key for queue in queues for key in self._keyspace.queue_keys(queue)]
-        args: list[Argument] = [min(limit, _CHUNK), consumer, int(waits)]
+        keys = [key for queue in queues for key in self.keyspace.queue_keys(queue)]
+        args: list[Argument] = [min(limit, CHUNK), consumer, int(waits)]
         release = partial(self._release, queues)
         time, change_in, taken = await _CLAIM.call(self._transport, keys, args, on_abandoned=release)
         deliveries: list[Delivery] = []
@@ -205,8 +247,8 @@ class RedisBroker(RedisStore, Broker):
         for number, messages, states, _ in result[2]:
             args: list[Argument] = [_micro(self._keep_dead), self._max_dead]
             for message, packed in zip(messages, states, strict=True):
-                args += (Envelope.decode(message).id, int(unpack_state(packed).token), "L", "", "")
-            keys = self._keyspace.queue_keys(queues[number - 1])
+                args += (Envelope.decode(message).id, int(unpack_state(packed).token), "L")
+            keys = self.keyspace.queue_keys(queues[number - 1])
             self._transport_in_use.submit_nowait(_SETTLE.pack(keys, args))
 
     # --- leases ---------------------------------------------------------------------------------------------------
@@ -220,12 +262,33 @@ class RedisBroker(RedisStore, Broker):
     async def settle(self, settlements: Sequence[tuple[Lease, Settlement]]) -> list[bool]:
         """See `Broker.settle`. One round trip for each queue and 500 settlements."""
         head: list[Argument] = [_micro(self._keep_dead), self._max_dead]
-        rows = [(lease.task_id, lease.token, *_settlement(settlement)) for lease, settlement in settlements]
+        rows = [(lease.task_id, lease.token, _act(settlement)) for lease, settlement in settlements]
         return await self._by_lease(_SETTLE, head, [lease for lease, _ in settlements], rows)
 
-    async def _by_lease(
-        self, script: Any, head: list[Argument], leases: Sequence[Lease], rows: Sequence[tuple[Argument, ...]]
+    async def settle_with(
+        self, endings: Sequence[tuple[Lease, Settlement, TaskStatus]], keyspace: Keyspace
     ) -> list[bool]:
+        """End deliveries, and write with each its status, whose keys are those of `keyspace`.
+
+        Returns, cancellation and errors as `JointStore.settle`.
+        """
+        head: list[Argument] = [_micro(self._keep_dead), self._max_dead]
+        rows = [
+            (lease.task_id, lease.token, _act(settlement), pack_status(status), status_lifetime(status))
+            for lease, settlement, status in endings
+        ]
+        keys = [keyspace.status(status.id) for _, _, status in endings]
+        return await self._by_lease(_SETTLE, head, [lease for lease, _, _ in endings], rows, keys)
+
+    async def _by_lease(
+        self,
+        script: Script,
+        head: list[Argument],
+        leases: Sequence[Lease],
+        rows: Sequence[tuple[Argument, ...]],
+        keys: Sequence[str] = (),
+    ) -> list[bool]:
+        """Call a script for rows that belong to leases, each with a key of its own if there are keys."""
         result = [False] * len(leases)
         by_queue: dict[str, list[int]] = {}
         for position, lease in enumerate(leases):
@@ -233,15 +296,22 @@ class RedisBroker(RedisStore, Broker):
         if not by_queue:
             await trio.lowlevel.checkpoint()
         for queue, positions in by_queue.items():
-            for first in range(0, len(positions), _CHUNK):
-                chunk = positions[first : first + _CHUNK]
+            for first in range(0, len(positions), CHUNK):
+                chunk = positions[first : first + CHUNK]
                 args = [*head]
                 for position in chunk:
                     args += rows[position]
-                done = await self._on_queue(script, queue, args)
+                all_keys = self.keyspace.queue_keys(queue)
+                if keys:
+                    all_keys = (*all_keys, *[keys[position] for position in chunk])
+                done = await script.call(self._transport, all_keys, args)
                 for position, applied in zip(chunk, done, strict=True):
-                    result[position] = bool(applied)
+                    result[position] = applied == 1
         return result
+
+    def join(self, backend: ResultBackend) -> JointStore | None:
+        """See `Broker.join`. Joined with a backend at the same address, user and database included."""
+        return join(self, backend)
 
     # --- operating ------------------------------------------------------------------------------------------------
 
@@ -302,8 +372,8 @@ class RedisBroker(RedisStore, Broker):
         if task_ids is not None:
             if not task_ids:
                 await trio.lowlevel.checkpoint()
-            for first in range(0, len(task_ids), _CHUNK):
-                total += await self._on_queue(script, queue, list(task_ids[first : first + _CHUNK]))
+            for first in range(0, len(task_ids), CHUNK):
+                total += await self._on_queue(script, queue, list(task_ids[first : first + CHUNK]))
             return total
         while count := await self._on_queue(script, queue, []):
             total += count
@@ -313,7 +383,7 @@ class RedisBroker(RedisStore, Broker):
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         """See `Broker.broadcast`."""
-        await self._transport.call("PUBLISH", self._keyspace.channel(channel), message)
+        await self._transport.call("PUBLISH", self.keyspace.channel(channel), message)
 
     def subscribe(self, channel: str) -> AbstractAsyncContextManager[Subscription]:
         """See `Broker.subscribe`."""
@@ -322,11 +392,11 @@ class RedisBroker(RedisStore, Broker):
     @asynccontextmanager
     async def _subscribe(self, channel: str) -> AsyncGenerator[Subscription, None]:
         pubsub = await self._pubsub()
-        async with pubsub.subscribe(self._keyspace.channel(channel)) as inbox:
+        async with pubsub.subscribe(self.keyspace.channel(channel)) as inbox:
             yield inbox
 
     async def _on_queue(self, script: Any, queue: str, args: Sequence[Argument]) -> Any:
-        return await self._script(script, self._keyspace.queue_keys(queue), args)
+        return await self._script(script, self.keyspace.queue_keys(queue), args)
 
 
 def _delivery(
@@ -361,16 +431,17 @@ def _milli(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
-def _settlement(settlement: Settlement) -> tuple[Argument, Argument, Argument]:
+def _act(settlement: Settlement) -> Argument:
+    """What the script is told to do."""
     match settlement:
         case Complete():
-            return "C", "", ""
+            return "C"
         case Retry(delay):
-            return "R", _micro(delay), ""
+            return f"R{_micro(delay)}"
         case MoveToDead(reason, detail):
-            return "D", reason, detail
+            return b"D" + msgspec.msgpack.encode((reason, detail))
         case Release():
-            return "L", "", ""
+            return "L"
         case _:
             raise TypeError(f"not a settlement: {settlement!r}")
 

@@ -27,7 +27,7 @@ try:
 except ImportError as _error:  # pragma: no cover - the extra is part of every test environment
     raise ConfigurationError('the Redis store needs hiredis; pip install "stem-trio[redis]"') from _error
 
-__all__ = ["Argument", "Connection", "Waiter", "open_stream", "pack"]
+__all__ = ["Argument", "Connection", "LateCommand", "Reply", "Waiter", "open_stream", "pack"]
 
 Argument = bytes | str | int | float
 
@@ -38,11 +38,22 @@ _BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, h
 _READ_SIZE: Final = 128 * 1024
 
 
-class _Reply(Protocol):
+class Reply(Protocol):
     """Whoever takes one reply from the queue."""
 
-    def put(self, value: Any) -> None: ...
-    def fail(self, error: ConnectionLostError) -> None: ...
+    def put(self, value: Any) -> None:
+        """One reply has come; an error reply is an exception of redis-py. Must not raise."""
+
+    def fail(self, error: ConnectionLostError) -> None:
+        """The connection has gone. Called for each reply that is owed."""
+
+
+class LateCommand(Reply, Protocol):
+    """A command that is put together when it is about to be sent, and takes its own, single reply."""
+
+    def pack(self) -> bytes:
+        """The command. Must not raise; from here on it does not change any more."""
+        ...
 
 
 @final
@@ -115,8 +126,8 @@ class Connection:
 
     Args:
         stream: the stream, ready for commands.
-        patience: seconds for which a command may be without an answer before the connection is given up. Watched for
-            the whole connection, not for each command: answers come in order, so it is enough that the first one moves.
+        patience: seconds for which a command may be without an answer before the connection is given up, and a quarter
+            of that more. Watched for the whole connection, not for each command: answers come in order.
         high_water: bytes waiting to be sent above which `wait_writable` waits.
         on_push: called with out-of-band messages.
     """
@@ -133,12 +144,14 @@ class Connection:
         self._patience = patience
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._on_push = on_push
-        self._out: list[bytes] = []
+        self._out: list[bytes | LateCommand] = []
         self._out_bytes = 0
         self._high_water = high_water
-        self._pending: deque[_Reply] = deque()
+        self._pending: deque[Reply] = deque()
         self._submitted = 0
         self._written = 0
+        # For each write: how many commands had left with it, and when. Trimmed by whoever watches.
+        self._marks: deque[tuple[int, float]] = deque(maxlen=None if patience < math.inf else 0)
         self._writer: trio.lowlevel.Task | None = None
         self._writable = trio.Event()
         self._lost: str | None = None
@@ -149,7 +162,7 @@ class Connection:
         """Commands without a reply yet."""
         return len(self._pending)
 
-    def submit(self, packed: Sequence[bytes], reply: _Reply) -> None:
+    def submit(self, packed: Sequence[bytes], reply: Reply) -> None:
         """Have commands sent, and their replies put into `reply`. Never waits."""
         if self._lost is not None:
             reply.fail(ConnectionLostError(self._lost, sent=False))
@@ -159,6 +172,23 @@ class Connection:
             self._out_bytes += len(command)
             self._pending.append(reply)
         self._submitted += len(packed)
+        self._wake_writer()
+
+    def submit_late(self, command: LateCommand) -> None:
+        """Have a command sent that others may still be added to until it leaves. Never waits."""
+        if self._lost is not None:
+            command.fail(ConnectionLostError(self._lost, sent=False))
+            return
+        self._out.append(command)
+        self._pending.append(command)
+        self._submitted += 1
+        self._wake_writer()
+
+    def expect(self, size: int) -> None:
+        """So many bytes more are going to leave with a late command."""
+        self._out_bytes += size
+
+    def _wake_writer(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
             trio.lowlevel.reschedule(writer)
@@ -222,16 +252,14 @@ class Connection:
         self._abandoned.cancel()
 
     async def _watch(self) -> None:
-        """End the connection when a command gets no answer: it may be dead without knowing it."""
-        first, since = -1, 0.0
+        """End the connection when a command gets no answer in time: it may be dead without knowing it."""
         while True:
-            now = trio.current_time()
-            answered = self._submitted - len(self._pending)
-            if not self._pending or answered != first:
-                first, since = answered, now
-            elif now - since >= self._patience:
-                raise trio.BrokenResourceError(f"no answer within {self._patience:g} s")
             await trio.sleep(self._patience / 4)
+            answered = self._submitted - len(self._pending)
+            while self._marks and self._marks[0][0] <= answered:
+                self._marks.popleft()
+            if self._marks and trio.current_time() - self._marks[0][1] >= self._patience:
+                raise trio.BrokenResourceError(f"no answer within {self._patience:g} s")
 
     async def _write(self) -> None:
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -243,10 +271,13 @@ class Connection:
                 self._writer = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(abort)
             out, self._out = self._out, []
+            leaving = self._out_bytes
             # Counted before the bytes leave: a part of them may arrive.
             self._written = self._submitted
-            await self._stream.send_all(b"".join(out) if len(out) > 1 else out[0])
-            self._out_bytes = sum(map(len, self._out))
+            self._marks.append((self._written, trio.current_time()))
+            packed = [command if type(command) is bytes else cast("LateCommand", command).pack() for command in out]
+            await self._stream.send_all(b"".join(packed) if len(packed) > 1 else packed[0])
+            self._out_bytes -= leaving
             self._writable.set()
             self._writable = trio.Event()
 
@@ -265,6 +296,8 @@ class Connection:
                     continue
                 if kind is hiredis.ReplyError:
                     value = reply_error(str(value))
+                if not pending:
+                    raise trio.BrokenResourceError("the server sent a reply to no command")
                 pending.popleft().put(value)
 
 
@@ -276,15 +309,17 @@ async def open_stream(address: RedisAddress, host: str, port: int) -> trio.abc.S
     Raises:
         OSError: it cannot be reached.
         trio.BrokenResourceError: TLS could not be agreed on.
+        ConfigurationError: the files for TLS cannot be used.
     """
     if address.path is not None:
         return await trio.open_unix_socket(address.path)
+    context = None if address.tls is None else address.tls.context()
     stream = await trio.open_tcp_stream(host, port)
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if address.tls is None:
+    if context is None:
         return stream
-    secure = trio.SSLStream(stream, address.tls.context(), server_hostname=host)
+    secure = trio.SSLStream(stream, context, server_hostname=host)
     try:
         await secure.do_handshake()
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, final
 
 import redis.exceptions
@@ -11,7 +12,7 @@ from ...errors import ConfigurationError, StoreError, StoreUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ConnectionLostError", "RedisReplyError", "reply_error", "translate"]
+__all__ = ["NOT_SERVING", "ConnectionLostError", "RedisReplyError", "SharedConnectionError", "reply_error", "translate"]
 
 
 @final
@@ -32,42 +33,64 @@ class RedisReplyError(StoreError):
     """The server refused a command for a reason that trying again does not mend; `__cause__` is redis-py's error."""
 
 
+@final
+class SharedConnectionError(StoreError):
+    """A command was refused because it would change, or hold up, a connection that others use too. It was not sent."""
+
+
+_CLUSTER: Final = frozenset({"ASK", "CLUSTERDOWN", "CROSSSLOT", "MOVED", "TRYAGAIN"})
+_AWAY: Final = frozenset({"BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY", "UNBLOCKED"})
+"""Answers of a server that is starting, failing over or busy: it did nothing, and will do it later."""
 _KINDS: Final[Mapping[str, type[redis.exceptions.RedisError]]] = {
-    "ASK": redis.exceptions.ClusterError,
-    "BUSY": redis.exceptions.ResponseError,
+    **dict.fromkeys(_CLUSTER, redis.exceptions.ClusterError),
     "CLUSTERDOWN": redis.exceptions.ClusterDownError,
+    "DENIED": redis.exceptions.AuthenticationError,
     "EXECABORT": redis.exceptions.ExecAbortError,
     "LOADING": redis.exceptions.BusyLoadingError,
     "MASTERDOWN": redis.exceptions.MasterDownError,
-    "MOVED": redis.exceptions.ClusterError,
     "NOAUTH": redis.exceptions.AuthenticationError,
     "NOPERM": redis.exceptions.NoPermissionError,
     "NOSCRIPT": redis.exceptions.NoScriptError,
     "OOM": redis.exceptions.OutOfMemoryError,
     "READONLY": redis.exceptions.ReadOnlyError,
-    "TRYAGAIN": redis.exceptions.ResponseError,
     "WRONGPASS": redis.exceptions.AuthenticationError,
 }
-_AWAY: Final = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "UNBLOCKED"})
-"""Answers of a server that is starting, failing over or busy: it did nothing, and will do it later."""
+NOT_SERVING: Final = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.MasterDownError,
+)
+"""Errors of a server that is not, or not yet, the one to send commands to. It has done nothing."""
+
+# Before version 7, an error within a script is wrapped: "ERR Error running script (...): ...: -READONLY You can't ...".
+_IN_SCRIPT: Final = re.compile(r"ERR Error running script .*: -(?P<error>[A-Z]+ .*)", re.DOTALL)
+_TOO_MANY_CLIENTS: Final = "ERR max number of clients"
 
 
 def reply_error(text: str) -> redis.exceptions.RedisError:
     """redis-py's exception for an error reply."""
-    kind = _KINDS.get(text.partition(" ")[0], redis.exceptions.ResponseError)
-    return kind(text)
+    return _KINDS.get(_code(text), redis.exceptions.ResponseError)(text)
 
 
 def translate(error: redis.exceptions.RedisError) -> Exception:
     """This package's error for an error reply; raise it from the original."""
     text = str(error)
-    code = text.partition(" ")[0]
-    if code in _AWAY:
+    code = _code(text)
+    if code in _AWAY or text.startswith(_TOO_MANY_CLIENTS):
         return StoreUnavailableError(f"Redis does not serve just now: {text}")
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return StoreUnavailableError(f"Redis has no memory left: {text}")
-    if code in ("MOVED", "ASK"):
-        return ConfigurationError("this is a node of a Redis Cluster, which is not supported yet; use a single server")
+    if code in _CLUSTER:
+        return ConfigurationError(
+            "this is a node of a Redis Cluster, which is not supported yet; use a single server, or one with Sentinel "
+            f"(redis+sentinel://): {text}"
+        )
     if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
         return ConfigurationError(f"Redis refuses access; check user, password and ACL rules: {text}")
     return RedisReplyError(f"Redis refused a command: {text}")
+
+
+def _code(text: str) -> str:
+    if wrapped := _IN_SCRIPT.match(text):
+        text = wrapped["error"]
+    return text.partition(" ")[0]

@@ -1,4 +1,4 @@
-"""Names of keys and channels, and the packed numbers of a task.
+"""Names of keys and channels, and the packed forms in which tasks and statuses are kept.
 
 All keys of a queue share a hash tag, so that a cluster keeps them together and one script may touch them all.
 """
@@ -11,8 +11,9 @@ from typing import Final, NamedTuple, final
 from urllib.parse import quote
 
 from ..._validate import queue_name
+from ...status import TaskStatus
 
-__all__ = ["Keyspace", "State", "unpack_state"]
+__all__ = ["Keyspace", "State", "pack_status", "status_lifetime", "unpack_state", "unpack_status"]
 
 _STATE: Final = struct.Struct("<ddIIII")
 _PARTS: Final = (
@@ -47,6 +48,31 @@ def unpack_state(packed: bytes) -> State:
     return State(*_STATE.unpack(packed))
 
 
+_VERSION_DIGITS: Final = 16
+_LONGEST_TTL: Final = 100 * 365 * 86_400.0
+
+
+_VERSIONS: Final = tuple(b"%016d" % version for version in range(64))
+"""Those of nearly all statuses, written once."""
+
+
+def pack_status(status: TaskStatus) -> bytes:
+    """A status as it is kept: its version in 16 digits, which compare as text, then its JSON."""
+    version = status.version
+    return (_VERSIONS[version] if version < len(_VERSIONS) else b"%016d" % version) + status.encode()
+
+
+def unpack_status(packed: bytes) -> TaskStatus:
+    """A status that was kept."""
+    return TaskStatus.decode(packed[_VERSION_DIGITS:])
+
+
+def status_lifetime(status: TaskStatus) -> int:
+    """Milliseconds for which a status is kept, at most a hundred years of them."""
+    # The retention comes with the task, from whoever wrote it; the server refuses what is too long for it.
+    return max(1, round(min(status.ttl, _LONGEST_TTL) * 1000))
+
+
 @final
 class Keyspace:
     """The names under one prefix.
@@ -72,13 +98,8 @@ class Keyspace:
         return self.queue_keys(queue)[9]
 
     def status(self, task_id: str) -> str:
-        """The key of a task's status."""
+        """The key of a task's status, and the channel on which it is told."""
         return f"{self.prefix}:status:{task_id}"
-
-    @property
-    def status_channels(self) -> str:
-        """What the channels begin with on which statuses are told."""
-        return f"{self.prefix}:status:"
 
     def channel(self, name: str) -> str:
         """The channel of a broadcast."""

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from .transport import RedisTransport
 
-__all__ = ["Script", "load_script"]
+__all__ = ["CHUNK", "Script", "load_script"]
+
+CHUNK: Final = 500
+"""Tasks that one script call handles at most: it keeps the server from others, and Lua's stack is finite."""
 
 
 @final
@@ -37,6 +40,10 @@ class Script:
     def pack(self, keys: Sequence[str], args: Sequence[Argument]) -> bytes:
         """The command that runs it on a server that knows it."""
         return pack(("EVALSHA", self._hash, len(keys), *keys, *args))
+
+    def pack_source(self, keys: Sequence[str], args: Sequence[Argument]) -> bytes:
+        """The command that runs it on any server, and makes its hash known there."""
+        return pack(("EVAL", self._source, len(keys), *keys, *args))
 
     async def call(
         self,
@@ -65,23 +72,20 @@ class Script:
 
         [reply] = await transport.pipeline([self.pack(keys, args)], repeatable=True, on_abandoned=abandoned)
         if isinstance(reply, redis.exceptions.NoScriptError):
-            # A new server, or one whose scripts were flushed. EVAL both runs it and makes its hash known again.
-            command = pack(("EVAL", self._source, len(keys), *keys, *args))
+            # A new server, or one whose scripts were flushed.
+            command = self.pack_source(keys, args)
             [reply] = await transport.pipeline([command], repeatable=True, on_abandoned=abandoned)
         if isinstance(reply, redis.exceptions.RedisError):
             raise translate(reply) from reply
         return reply
 
 
-def load_script(name: str, *, common: bool = True) -> Script:
+def load_script(name: str, *parts: str) -> Script:
     """Read a script that belongs to the package.
 
     Args:
         name: its file, without ending.
-        common: whether to put the common part before it.
+        parts: files that are put before it.
     """
     folder = resources.files(__package__ or __name__).joinpath("scripts")
-    source = folder.joinpath(f"{name}.lua").read_text(encoding="utf-8")
-    if common:
-        source = folder.joinpath("common.lua").read_text(encoding="utf-8") + source
-    return Script(source)
+    return Script("".join(folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in (*parts, name)))

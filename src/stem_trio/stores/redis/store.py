@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+import redis.exceptions
 import trio
 
 from ..._groups import open_transparent_nursery
 from ...abc import Store
-from ...errors import StoreClosedError, StoreError
+from ...errors import StoreClosedError, StoreError, StoreUnavailableError
+from .commands import RedisCommands
 from .keys import Keyspace
 from .pubsub import PubSub
 from .transport import RedisTransport
@@ -27,6 +30,8 @@ __all__ = ["DEFAULT_PREFIX", "RedisStore"]
 
 DEFAULT_PREFIX: Final = "stem"
 
+_logger = logging.getLogger(__name__)
+
 
 class RedisStore(Store):
     """A store on one Redis server; its connections live in a nursery of its own while it is open.
@@ -39,11 +44,13 @@ class RedisStore(Store):
     """
 
     def __init__(self, address: RedisAddress, *, prefix: str, command_timeout: float, connect_timeout: float) -> None:
-        self._address = address
-        self._keyspace = Keyspace(prefix)
+        self.address = address
+        self.keyspace = Keyspace(prefix)
+        self._command_timeout = command_timeout
         self._options: dict[str, Any] = {
             "command_timeout": command_timeout,
-            "patience": command_timeout,
+            # With the time that it takes to notice, less than the timeout.
+            "patience": command_timeout * 0.75,
             "connect_timeout": connect_timeout,
         }
         self._transport_in_use: RedisTransport | None = None
@@ -51,9 +58,20 @@ class RedisStore(Store):
         self._pubsub_lock = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self._block: AbstractAsyncContextManager[None] | None = None
+        self._lender: RedisStore | None = None
+
+    def borrow(self, lender: RedisStore) -> None:
+        """Use the connections of another store, if this one's would be the same. It must be open whenever this is."""
+        if lender.address == self.address and lender._options == self._options:
+            self._lender = lender
+
+    @property
+    def answers_within(self) -> float:
+        """See `Store.answers_within`: the command timeout."""
+        return self._command_timeout
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._address.label} {self._keyspace.prefix}>"
+        return f"<{type(self).__name__} {self.address.label} {self.keyspace.prefix}>"
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -81,8 +99,13 @@ class RedisStore(Store):
         try:
             async with open_transparent_nursery() as nursery:
                 self._nursery = nursery
-                transport = RedisTransport(self._address, **self._options)
-                await nursery.start(transport.run)
+                if self._lender is not None:
+                    await trio.lowlevel.checkpoint()
+                    transport = self._lender._transport  # noqa: SLF001 - of this very class
+                else:
+                    transport = RedisTransport(self.address, **self._options)
+                    await nursery.start(transport.run)
+                    await _warn_of_eviction(transport)
                 self._transport_in_use = transport
                 yield
                 nursery.cancel_scope.cancel()
@@ -109,12 +132,33 @@ class RedisStore(Store):
     async def _pubsub(self) -> PubSub:
         """The subscriptions; their connection is opened when first needed."""
         nursery = self._open_nursery()
+        if self._lender is not None:
+            return await self._lender._pubsub()  # noqa: SLF001 - of this very class
         async with self._pubsub_lock:
             if self._pubsub_in_use is None:
-                pubsub = PubSub(self._address, **self._options)
+                pubsub = PubSub(self.address, **self._options)
                 await nursery.start(pubsub.run)
                 self._pubsub_in_use = pubsub
             return self._pubsub_in_use
 
     async def _script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         return await script.call(self._transport, keys, args)
+
+
+async def _warn_of_eviction(transport: RedisTransport) -> None:
+    """Log what a server that throws keys away when its memory is full would do to tasks. Where it tells."""
+    try:
+        info = await RedisCommands(transport).info("memory")
+    except (redis.exceptions.RedisError, StoreUnavailableError) as error:
+        # Not every user may ask, nor every service tell; and an outage is met by the first command that matters.
+        _logger.debug("%s does not tell its eviction policy: %s", transport.address.label, error)
+        return
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        _logger.warning(
+            "Redis at %s has maxmemory-policy %s: when its memory is full, it deletes %s. Set it to noeviction, under "
+            "which publishing fails then, and nothing is lost",
+            transport.address.label,
+            policy,
+            "tasks" if policy.startswith("allkeys") else "statuses and results before their time",
+        )

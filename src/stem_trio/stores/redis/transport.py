@@ -2,25 +2,27 @@
 
 What was under way when a connection is lost has either been carried out or not, and nobody can know. Commands that are
 safe to repeat (fenced, idempotent, or reading) are repeated on the next connection, within their time; others fail with
-an error that says so.
+an error that says so. A server that turns out not to serve (it is loading, or has become a replica) has done nothing:
+its connection is given up, and everything it refused goes to the next one.
 """
 
 from __future__ import annotations
 
 import logging
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import redis.exceptions
 import trio
 
-from ...errors import ConfigurationError, StoreClosedError, StoreUnavailableError
+from ...errors import ConfigurationError, StoreClosedError, StoreTimeoutError, StoreUnavailableError
 from .connection import Argument, Connection, Waiter, pack
-from .errors import ConnectionLostError, translate
+from .errors import NOT_SERVING, ConnectionLostError, translate
 from .handshake import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .address import RedisAddress
 
@@ -65,6 +67,7 @@ class RedisTransport:
         self._up = trio.Event()
         self._closed = False
         self._last_problem: str = "not connected yet"
+        self._refusal: Exception | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep a connection up, for ever. Started once the first one is.
@@ -91,13 +94,15 @@ class RedisTransport:
                 try:
                     await self._connection.run()
                 except ConnectionLostError as error:
-                    self._last_problem = f"connection to Redis at {self.address.label} lost: {error}"
-                self._up = trio.Event()
-                self._connection = None
+                    problem = f"lost: {error}" if self._refusal is None else f"given up: {self._refusal}"
+                    self._last_problem = f"connection to Redis at {self.address.label} {problem}"
+                self._withdraw()
+                self._refusal = None
                 _logger.warning("%s; connecting again", self._last_problem)
                 if trio.current_time() - began > _LONGEST_WAIT:
                     wait = _FIRST_WAIT
                 stream, wait = await self._connect_again(wait)
+                _logger.info("connected to Redis at %s again", self.address.label)
         finally:
             self._closed = True
             if self._connection is not None:
@@ -117,8 +122,22 @@ class RedisTransport:
                 self._last_problem = str(error)
                 _logger.warning("%s; will try again", error)
 
+    def _withdraw(self) -> None:
+        """Nobody is to use the connection any more."""
+        if self._connection is not None:
+            self._connection = None
+            self._up = trio.Event()
+
     async def call(self, *command: Argument, repeatable: bool = False) -> Any:
-        """Send one command and return its reply, as RESP3 types it. Arguments and errors as `pipeline`."""
+        """Send one command and return its reply, as RESP3 types it.
+
+        Cancellation: as `pipeline`.
+
+        Raises:
+            StoreUnavailableError: see `pipeline`; also when the server cannot do it just now.
+            ConfigurationError: the user may not do it.
+            RedisReplyError: the server refuses the command.
+        """
         [reply] = await self.pipeline([pack(command)], repeatable=repeatable)
         if isinstance(reply, redis.exceptions.RedisError):
             raise translate(reply) from reply
@@ -129,6 +148,7 @@ class RedisTransport:
         packed: Sequence[bytes],
         *,
         repeatable: bool = False,
+        timeout: float | None = None,
         on_abandoned: Callable[[list[Any]], None] | None = None,
     ) -> list[Any]:
         """Send commands together, and return their replies; error replies are among them, not raised.
@@ -136,32 +156,83 @@ class RedisTransport:
         Args:
             packed: commands, packed by `pack`.
             repeatable: whether it does no harm to carry them out twice.
-            on_abandoned: called with the replies if they come after a cancellation.
+            timeout: seconds for exactly these. Otherwise they have `command_timeout` to meet a connection, and answers
+                are watched over for the connection as a whole, which costs nothing for each command.
+            on_abandoned: called with the replies if they come after a cancellation, or after the time is over.
 
         Cancellation: the commands may or may not be carried out.
 
         Raises:
             StoreUnavailableError: no connection in time, or it was lost and the commands must not be repeated;
                 `maybe_applied` tells whether they may have been carried out.
+            StoreTimeoutError: no answer in time.
             StoreClosedError: the transport does not run.
         """
-        began = trio.current_time()
+        send = partial(self._exchange, packed=packed, on_abandoned=on_abandoned)
+        return await self.exchange(send, repeatable=repeatable, timeout=timeout)
+
+    async def exchange(
+        self,
+        send: Callable[[Connection], Awaitable[list[Any]]],
+        *,
+        repeatable: bool = False,
+        timeout: float | None = None,
+        began: float | None = None,
+        sent: bool = False,
+    ) -> list[Any]:
+        """Do something over the connection, again on the next one where that is needed and allowed.
+
+        Args:
+            send: submits commands to the connection that it is given, and returns their replies; raises
+                `ConnectionLostError` when there are none.
+            repeatable: as for `pipeline`.
+            timeout: as for `pipeline`.
+            began: when an attempt of the caller's own began, before this; its time counts from then.
+            sent: whether that may have had its effect.
+
+        Cancellation: as that of `send`.
+
+        Raises:
+            StoreError: see `pipeline`.
+        """
+        if began is None:
+            began = trio.current_time()
+        under_way = False  # whether this exchange may have its effect yet; `sent`: whether one before may have had it
         connection = self._connection
         # The way of nearly all commands: no scope of their own, the connection watches over its answers.
-        if connection is not None and connection.writable:
+        if timeout is None and connection is not None and connection.writable:
             try:
-                return await self._exchange(connection, packed, on_abandoned)
+                replies = await send(connection)
             except ConnectionLostError as error:
-                self._refuse_repetition(error, repeatable=repeatable)
-        with trio.move_on_at(began + self._command_timeout):
+                self.lost(connection, error, repeatable=repeatable)
+                sent = sent or error.sent
+            else:
+                if not self.goes_elsewhere(connection, replies, repeatable=repeatable):
+                    return replies
+        seconds = self._command_timeout if timeout is None else timeout
+        with trio.move_on_at(began + seconds):
             while True:
                 connection = await self.connected()
                 await connection.wait_writable()
+                under_way = True
                 try:
-                    return await self._exchange(connection, packed, on_abandoned)
+                    replies = await send(connection)
                 except ConnectionLostError as error:
-                    self._refuse_repetition(error, repeatable=repeatable)
-        raise StoreUnavailableError(f"{self._last_problem} (for {self._command_timeout:g} s)", maybe_applied=repeatable)
+                    self.lost(connection, error, repeatable=repeatable)
+                    sent = sent or error.sent
+                else:
+                    if not self.goes_elsewhere(connection, replies, repeatable=repeatable):
+                        return replies
+                under_way = False
+        if under_way:
+            raise StoreTimeoutError(f"Redis at {self.address.label}", seconds)
+        raise StoreUnavailableError(f"{self._last_problem} (for {seconds:g} s)", maybe_applied=sent)
+
+    @property
+    def ready(self) -> Connection | None:
+        """The connection, if a command may be submitted to it at once."""
+        connection = self._connection
+        return connection if connection is not None and connection.writable else None
 
     def submit_nowait(self, packed: bytes) -> None:
         """Send a command whose reply nobody waits for; without a connection, do not."""
@@ -170,19 +241,36 @@ class RedisTransport:
 
     @staticmethod
     async def _exchange(
-        connection: Connection, packed: Sequence[bytes], on_abandoned: Callable[[list[Any]], None] | None
+        connection: Connection, *, packed: Sequence[bytes], on_abandoned: Callable[[list[Any]], None] | None
     ) -> list[Any]:
         waiter = Waiter(len(packed), on_abandoned)
         connection.submit(packed, waiter)
         return await waiter.wait()
 
-    def _refuse_repetition(self, error: ConnectionLostError, *, repeatable: bool) -> None:
-        """Raise, unless the commands may go out again."""
+    def lost(self, connection: Connection, error: ConnectionLostError, *, repeatable: bool) -> None:
+        """A connection has gone: let nobody use it any more. Raise, unless the commands may go out again."""
         if self._closed:
             raise StoreClosedError("the Redis store was closed") from error
+        problem = f"connection to Redis at {self.address.label} lost: {error}"
+        if connection is self._connection:
+            # Before `run` has noticed: who asks for a connection is to wait for the next one, not to be given this.
+            self._last_problem = problem
+            self._withdraw()
         if error.sent and not repeatable:
-            problem = f"connection to Redis at {self.address.label} lost: {error}"
             raise StoreUnavailableError(problem, maybe_applied=True) from error
+
+    def goes_elsewhere(self, connection: Connection, replies: list[Any], *, repeatable: bool) -> bool:
+        """Whether the commands are to be sent again, to the server that serves when this one does not."""
+        for reply in replies:
+            if isinstance(reply, NOT_SERVING):
+                break
+        else:
+            return False
+        if connection is self._connection:
+            self._refusal = reply
+            self._withdraw()
+            connection.abandon()
+        return repeatable or all(isinstance(reply, NOT_SERVING) for reply in replies)
 
     async def connected(self) -> Connection:
         """The connection; waits for one.

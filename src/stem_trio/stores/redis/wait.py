@@ -130,15 +130,17 @@ class WakeWaiter:
         blocker = self._idle.pop() if self._idle else await self._open()
         seconds = min(max(seconds, _SHORTEST), _LONGEST)
         pop = _Pop(self._hand_back)
-        connection = await blocker.transport.connected()
-        connection.submit([pack(("BLPOP", *keys, f"{seconds:.3f}"))], pop)
+        connection: Connection | None = None
         try:
             with trio.move_on_after(seconds + _GRACE) as scope:
+                connection = await blocker.transport.connected()
+                connection.submit([pack(("BLPOP", *keys, f"{seconds:.3f}"))], pop)
                 await pop.wait()
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and connection is not None:
                 connection.abandon()
         finally:
-            if not pop.done:
+            # Of one that has met no connection, nothing is under way.
+            if connection is not None and not pop.done:
                 pop.abandoned = True
                 if blocker.client.value is not None:
                     self._main.submit_nowait(pack(("CLIENT", "UNBLOCK", blocker.client.value)))

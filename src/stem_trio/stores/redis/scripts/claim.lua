@@ -29,12 +29,13 @@ local function lease_out(position, ids)
   return {position, messages, states, reasons}
 end
 
--- The bell goes on: to whoever takes what is left, or watches over the leases that were just given.
-local function pass_bell()
+-- The bell goes on: to whoever takes what is left, or watches over the leases that were just given. Also in queues that
+-- nothing was taken from: it may have been theirs that rang.
+local function pass_bell(leased)
   local alarm = redis.call('GET', ALARM)
   local mine = alarm and string.sub(alarm, 18) == consumer
   if mine then redis.call('DEL', ALARM) end
-  if mine or not alarm or redis.call('ZCARD', READY) > 0 then wake() end
+  if mine or (leased and not alarm) or redis.call('ZCARD', READY) > 0 then wake() end
 end
 
 -- Microseconds until something changes by itself here. One of those who wait is told the moment itself, the others a
@@ -64,7 +65,7 @@ if queues == 1 then
     local ids = {}
     for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
     taken[1] = lease_out(1, ids)
-    pass_bell()
+    pass_bell(true)
   end
 else
   -- The best of all queues; within a priority the queue that was served longest ago is next.
@@ -101,7 +102,12 @@ else
       redis.call('ZREM', READY, unpack(chosen[position]))
       redis.call('SET', SERVED, served[position], 'EX', 3600)
       taken[#taken + 1] = lease_out(position, chosen[position])
-      pass_bell()
+    end
+  end
+  if #taken > 0 then
+    for position = 1, queues do
+      use(position)
+      pass_bell(#chosen[position] > 0)
     end
   end
 end

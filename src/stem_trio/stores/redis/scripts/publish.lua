@@ -1,40 +1,62 @@
 -- Put tasks in, to be claimed now or after a delay. Ids that are held already are left as they are.
--- ARGV: delay in microseconds, then for each task: id, priority, lease in milliseconds, envelope.
--- Returns 1 or 0 for each task: whether it was put in.
-local delay = tonumber(ARGV[1])
-local count = (#ARGV - 1) / 4
+-- KEYS: those of the queue; then, when statuses are written along with the tasks, the key of each one's.
+-- ARGV for each task: id, priority + 10 * delay in microseconds, lease in milliseconds, envelope; then, with statuses:
+-- the status, milliseconds to keep it.
+-- Returns 1 or 0 for each task: whether it was put in. One that has ended, and whose status says so, is not.
+local joint = #KEYS > PER_QUEUE
+local width = joint and 6 or 4
+local count = #ARGV / width
 local ids = {}
-for i = 1, count do ids[i] = ARGV[i * 4 - 2] end
+for i = 1, count do ids[i] = ARGV[(i - 1) * width + 1] end
 local known = redis.call('HMGET', STATES, unpack(ids))
 local sequence = next_ranks(count)
-local due = now() + delay
-local messages, states, places, result, seen = {}, {}, {}, {}, {}
+local time = now()
+local messages, states, ready, delayed, result, seen = {}, {}, {}, {}, {}, {}
+local soonest
+
+local function has_ended(key)
+  local version = redis.call('GETRANGE', key, 0, 15)
+  return version ~= '' and tonumber(version) % 8 == 3
+end
+
 for i, id in ipairs(ids) do
-  if known[i] or seen[id] then
+  local at = (i - 1) * width
+  if known[i] or seen[id] or (joint and has_ended(KEYS[PER_QUEUE + i])) then
     result[i] = 0
   else
     seen[id] = true
     result[i] = 1
-    local rank = (9 - tonumber(ARGV[i * 4 - 1])) * LANE + sequence + i
+    local when = tonumber(ARGV[at + 2])
+    local priority = when % 10
+    local rank = (9 - priority) * LANE + sequence + i
     messages[#messages + 1] = id
-    messages[#messages + 1] = ARGV[i * 4 + 1]
+    messages[#messages + 1] = ARGV[at + 4]
     states[#states + 1] = id
-    states[#states + 1] = struct.pack(STATE, rank, 0, 0, 0, 0, tonumber(ARGV[i * 4]))
-    places[#places + 1] = delay > 0 and due or rank
-    places[#places + 1] = id
+    states[#states + 1] = struct.pack(STATE, rank, 0, 0, 0, 0, tonumber(ARGV[at + 3]))
+    if when >= 10 then
+      local due = time + (when - priority) / 10
+      delayed[#delayed + 1] = due
+      delayed[#delayed + 1] = id
+      if not soonest or due < soonest then soonest = due end
+    else
+      ready[#ready + 1] = rank
+      ready[#ready + 1] = id
+    end
+    if joint then write_status(KEYS[PER_QUEUE + i], ARGV[at + 5], ARGV[at + 6]) end
   end
 end
-if #places > 0 then
+if #messages > 0 then
   redis.call('HSET', MESSAGES, unpack(messages))
   redis.call('HSET', STATES, unpack(states))
-  if delay > 0 then
-    local first = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
-    redis.call('ZADD', DELAYED, unpack(places))
-    -- Nobody may be waiting for a moment as early as this one.
-    if #first == 0 or due < tonumber(first[2]) then wake() end
-  else
-    redis.call('ZADD', READY, unpack(places))
-    wake()
-  end
+end
+if #ready > 0 then
+  redis.call('ZADD', READY, unpack(ready))
+  wake()
+end
+if soonest then
+  local first = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
+  redis.call('ZADD', DELAYED, unpack(delayed))
+  -- Nobody may be waiting for a moment as early as this one.
+  if #first == 0 or soonest < tonumber(first[2]) then wake() end
 end
 return result

@@ -1,11 +1,15 @@
 -- End deliveries, each if its lease still holds.
--- ARGV: how long dead letters are kept in microseconds, how many, then for each: id, token, what, and two values:
---   'C' complete; 'R' retry (delay in microseconds); 'D' dead letter (reason, detail); 'L' release.
+-- KEYS: those of the queue; then, when statuses are written along, the key of each task's.
+-- ARGV: how long dead letters are kept in microseconds, how many; then for each: id, token, and what to do:
+--   'C' complete; 'R' and a delay in microseconds: retry; 'D' and a packed letter: dead letter; 'L' release;
+-- and then, with statuses: the status, milliseconds to keep it.
 -- Returns 1 or 0 for each: whether it was done.
+local joint = #KEYS > PER_QUEUE
+local width = joint and 5 or 3
 local keep_for, keep = tonumber(ARGV[1]), tonumber(ARGV[2])
-local count = (#ARGV - 2) / 5
+local count = (#ARGV - 2) / width
 local ids = {}
-for i = 1, count do ids[i] = ARGV[i * 5 - 2] end
+for i = 1, count do ids[i] = ARGV[(i - 1) * width + 3] end
 local states = redis.call('HMGET', STATES, unpack(ids))
 local ends = redis.call('ZMSCORE', LEASED, unpack(ids))
 local time = now()
@@ -27,15 +31,17 @@ for i, id in ipairs(ids) do
   result[i] = 0
   if states[i] and ends[i] and tonumber(ends[i]) > time and not done[id] then
     local rank, token, attempt, deliveries, strikes, lease = struct.unpack(STATE, states[i])
-    if token == tonumber(ARGV[i * 5 - 1]) then
-      local what, first, second = ARGV[i * 5], ARGV[i * 5 + 1], ARGV[i * 5 + 2]
+    local at = (i - 1) * width + 2
+    if token == tonumber(ARGV[at + 2]) then
+      local act = ARGV[at + 3]
+      local what = string.sub(act, 1, 1)
       result[i] = 1
       done[id] = true
       left[#left + 1] = id
       if what == 'C' then
         over[#over + 1] = id
       elseif what == 'R' then
-        local delay = tonumber(first)
+        local delay = tonumber(string.sub(act, 2))
         -- What is revoked does not run again, so there is nothing to wait for.
         if delay > 0 and not (any_revoked and redis.call('HEXISTS', REVOKED, id) == 1) then
           place(delayed, time + delay, id)
@@ -47,12 +53,13 @@ for i, id in ipairs(ids) do
       elseif what == 'D' then
         place(dead, time, id)
         letters[#letters + 1] = id
-        letters[#letters + 1] = cmsgpack.pack({first, second})
+        letters[#letters + 1] = string.sub(act, 2)
         keep_state(id, rank, 0, attempt, deliveries, strikes, lease)
       else
         place(ready, rank, id)
         keep_state(id, rank, 0, attempt, deliveries, strikes, lease)
       end
+      if joint then write_status(KEYS[PER_QUEUE + i], ARGV[at + 4], ARGV[at + 5]) end
     end
   end
 end
