@@ -48,6 +48,7 @@ FOREIGN_MODULES = (
     "logging",
     "msgspec",
     "pathlib",
+    "redis.credentials",
     "trio",
     "types",
     "typing",
@@ -141,8 +142,8 @@ def process_docstring(app: Sphinx, what: str, name: str, obj: object, options: o
 # What has no entry to link to: type variables, names that are private or in a private module, and halves of annotations
 # that Sphinx could not parse.
 UNLISTED = re.compile(r"(.*\.)?([A-Z]|[A-Z]\w?_(co|contra)|_\w+(\.\w+)*)|.*[\[\]].*")
-# Internal classes that show up in the constructors of classes which only the runtime makes.
-INTERNAL = frozenset({"FunctionSignature"})
+# Internal classes that show up as bases, or in the constructors of classes which only the runtime makes.
+INTERNAL = frozenset({"FunctionSignature", "Keyspace", "RedisStore", "RedisTransport", "SqliteStore"})
 
 
 def _foreign_names() -> frozenset[str]:

@@ -17,6 +17,8 @@ from .retry import Backoff
 __all__ = ["WIRE_VERSION", "DeadLetter", "Delivery", "Envelope", "Lease", "QueueStats", "Signature", "WaitingTask"]
 
 WIRE_VERSION: Final = 1
+UNREADABLE: Final = "(unreadable)"
+"""Name of what stands for a task whose message cannot be read."""
 _EMPTY: Final = msgspec.Raw(b"{}")
 
 
@@ -114,6 +116,24 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return envelope
 
 
+    @classmethod
+    def read(cls, message: bytes, *, task_id: str, queue: str) -> tuple[Envelope, str | None]:
+        """An envelope from its wire form, for stores: one message that cannot be read must not stand in others' way.
+
+        Returns:
+            The envelope, and None; or one in its place that says only id and queue, and what is wrong with the message.
+        """
+        try:
+            envelope = cls.decode(message)
+        except msgspec.DecodeError as error:
+            problem = str(error)
+        else:
+            if envelope.id == task_id:
+                return envelope, None
+            problem = "it has the id of another task"
+        return cls(id=task_id, name=UNREADABLE, queue=queue, created_at=0.0), problem
+
+
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Envelope)
 
@@ -151,6 +171,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
         strikes: hand-outs in a row, before this one, that ended with no outcome.
         claimed_at: the store's own time of the hand-out, in seconds since the epoch.
         revoked: None, or the reason (may be empty) for which the task was revoked while it waited.
+        unreadable: None, or why the message cannot be read; then `envelope` knows only its id and queue, the store
+            keeps the message as it is, and a worker moves it to the dead letters.
     """
 
     envelope: Envelope
@@ -160,6 +182,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     strikes: int
     claimed_at: float
     revoked: str | None = None
+    unreadable: str | None = None
 
 
 @final
@@ -208,7 +231,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A task that was given up, kept until it is replayed, purged, or its retention ends.
 
     Attributes:
-        envelope: the task.
+        envelope: the task; what stands for it if its message cannot be read.
         reason: a `DeadLetterReason`, or any text of the application's.
         detail: what went wrong, for a person.
         dead_at: the store's time of the move, seconds since the epoch.

@@ -40,6 +40,7 @@ class DeadLetterReason(enum.StrEnum):
     UNSERIALIZABLE_RESULT = "unserializable-result"
     POISON = "poison"
     SIGNATURE_INVALID = "signature-invalid"
+    UNREADABLE = "unreadable"
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------------

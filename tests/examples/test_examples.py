@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
+
+from stem_trio import TaskState, open_backend
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,9 +54,15 @@ EXPECTED = {
 }
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", *command], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-W", "error", *command],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
     )
 
 
@@ -70,7 +81,72 @@ def test_example(name):
 def test_every_example_is_run():
     """No program in the folder is left out."""
     programs = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert programs == {*EXPECTED, "testing_example.py"}
+    assert programs == {*EXPECTED, "testing_example.py", "redis_producer.py", "redis_worker.py", "signed_producer.py"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({}, "billing.charge is queued, not signed"),
+        ({"STEM_SIGNING_KEYS": f"k1:{'A' * 43}="}, "billing.charge is queued, signed with key k1"),
+    ],
+)
+def test_signed_producer(variables, says):
+    """A program that is configured by its environment alone signs as soon as there is a key."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("STEM_")}
+    done = run("examples/signed_producer.py", env=env | {"STEM_BROKER_URL": "memory://"} | variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == says
+    refused = run("examples/signed_producer.py", env=env | variables)
+    assert "STEM_BROKER_URL: is not set" in refused.stderr
+    assert "A" * 43 not in refused.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+async def test_redis_producer_and_worker(redis_url):
+    """G10: a producer and a worker in two processes meet on one server; SIGTERM ends the worker in good order."""
+    server = redis_url.rpartition("/")[0]
+    env = os.environ | {
+        "STEM_BROKER_URL": f"{server}/0",
+        "STEM_RESULT_BACKEND_URL": f"{server}/1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    produced = run("examples/redis_producer.py", env=env)
+    assert produced.returncode == 0, produced.stderr
+    report, _, state = produced.stdout.strip().partition(" is ")
+    assert state == "queued"
+    command = [sys.executable, "-W", "error", "examples/redis_worker.py"]
+    async with open_backend(f"{server}/1") as backend, trio.open_nursery() as nursery:
+        start = partial(
+            trio.run_process,
+            command,
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            capture_stderr=True,
+            check=False,
+        )
+        with trio.fail_after(50):
+            worker = await nursery.start(start)
+            try:
+                lines = b""
+                while b"Sending" not in lines:  # the email is sent by what the report enqueues
+                    received = await worker.stdout.receive_some()
+                    assert received, lines
+                    lines += received
+                worker.terminate()
+                async for received in worker.stdout:
+                    lines += received
+                assert await worker.wait() == 0
+            finally:
+                if worker.returncode is None:
+                    worker.kill()
+        assert lines.decode().splitlines() == [
+            "Report monthly-2025-10",
+            "Sending to ada@example.com (attempt 0)",
+            "all done",
+        ]
+        assert (await backend.get(report)).state is TaskState.SUCCEEDED
 
 
 def test_the_example_of_a_test():

@@ -72,9 +72,9 @@ def test_options():
     task(name="email.send", queue="mail", max_retries=3)
     worker = set(inspect.signature(Worker).parameters)
     assert {"broker", "backend", "tasks", "queue", "queues", "concurrency", "signals", "retry_strategy"} <= worker
-    assert "lifecycle" in worker
-    assert {"tasks", "signals"} <= set(inspect.signature(StemClient).parameters)
-    assert {"tasks", "signals", "retry_strategy", "lifecycle"} <= set(inspect.signature(StemApp).parameters)
+    assert {"lifecycle", "signer"} <= worker
+    assert {"tasks", "signals", "signer"} <= set(inspect.signature(StemClient).parameters)
+    assert {"tasks", "signals", "signer", "retry_strategy", "lifecycle"} <= set(inspect.signature(StemApp).parameters)
     assert {"mode", "grace"} <= set(inspect.signature(Worker.shutdown).parameters)
     for name in ("status", "wait", "result", "revoke"):
         assert inspect.iscoroutinefunction(getattr(TaskHandle, name))

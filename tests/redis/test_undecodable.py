@@ -9,8 +9,9 @@ import pytest
 import trio
 import trio.testing
 
+from stem_trio import Stem, StemSignals, TaskState, Worker, task
 from stem_trio.outcome import Complete, MoveToDead
-from stem_trio.stores.redis import RedisBroker, RedisCommands
+from stem_trio.stores.redis import RedisBroker, RedisCommands, RedisResultBackend
 from stem_trio.stores.redis.keys import Keyspace
 from stem_trio.testing.contracts import make_envelope
 
@@ -30,7 +31,6 @@ async def broker(redis_url, prefix):
         yield broker
 
 
-@pytest.mark.xfail(reason="a claim raises, and all that it has taken is stuck until its lease ends, again and again")
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
 async def test_the_others_of_its_batch(broker, redis_url, prefix, message):
     """G1: those that were claimed together with it are handed out, once, and it ends with the dead letters."""
@@ -55,7 +55,6 @@ async def test_the_others_of_its_batch(broker, redis_url, prefix, message):
     assert await broker.purge_dead_letters("q") == 1
 
 
-@pytest.mark.xfail(reason="what gives back the tasks of a cancelled claim raises where replies are read: all is closed")
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
 async def test_a_cancelled_claim(broker, redis_url, prefix, message):
     """A claim that was cancelled after it was sent gives back what it can, and the store goes on."""
@@ -69,6 +68,55 @@ async def test_a_cancelled_claim(broker, redis_url, prefix, message):
         await trio.testing.wait_all_tasks_blocked(0.02)
         nursery.cancel_scope.cancel()
     assert (await broker.stats("q")).unfinished == 1
+
+
+async def test_what_a_worker_makes_of_it(redis_url, prefix):
+    """G8: it ends as a dead letter with a status and an event, and a replay hands out the very message again."""
+    signals, seen = StemSignals(), []
+    signals.task_dead_lettered.connect(lambda event: seen.append((event.envelope.id, event.reason)))
+
+    @task(name="job")
+    async def job() -> None:
+        """Nothing."""
+
+    url = redis_url
+    async with (
+        RedisBroker.connect(url, prefix=prefix) as broker,
+        RedisResultBackend.connect(url, prefix=prefix) as backend,
+    ):
+        stem = Stem(broker, backend, tasks=[job], signals=signals)
+        bad, good = await stem.publish([job.with_options(queue="q").bind() for _ in range(2)])
+        await spoil(redis_url, prefix, bad, b'{"v": 999}')
+        with trio.fail_after(10):
+            async with Worker(broker, backend, tasks=[job], queue="q", signals=signals):
+                assert (await good.wait()).state is TaskState.SUCCEEDED
+                result = await bad.wait()
+                assert (result.state, result.reason) == (TaskState.FAILED, "unreadable")
+                assert "version" in result.error.message
+        assert seen == [(bad.id, "unreadable")]
+        [dead] = await broker.list_dead_letters("q")
+        assert (dead.envelope.id, dead.envelope.name, dead.reason) == (bad.id, "(unreadable)", "unreadable")
+        assert await broker.get_dead_letter("q", bad.id) == dead
+        assert await stem.replay_dead_letters("q", [bad.id]) == [dead]
+        [waiting] = await broker.peek("q")
+        assert (waiting.envelope.id, waiting.envelope.name) == (bad.id, "(unreadable)")
+        # A version that can read it would run it now.
+        await spoil(redis_url, prefix, bad, make_envelope(id=bad.id, name="job", queue="q").encode())
+        async with Worker(broker, backend, tasks=[job], queue="q", signals=signals):
+            with trio.fail_after(10):
+                assert (await bad.wait()).state is TaskState.SUCCEEDED
+
+
+async def test_numbers_that_are_gone(broker, redis_url, prefix):
+    """A task whose numbers somebody else has deleted does not stop its queue."""
+    envelopes = [make_envelope(queue="q") for _ in range(2)]
+    await broker.publish(envelopes)
+    keys = Keyspace(prefix).queue_keys("q")
+    async with RedisCommands.connect(redis_url) as commands:
+        assert await commands.hdel(keys[5], envelopes[0].id) == 1
+    deliveries = await broker.claim(["q"], consumer="c", limit=2, wait=0)
+    assert [delivery.envelope for delivery in deliveries] == envelopes
+    assert await broker.settle([(delivery.lease, Complete()) for delivery in deliveries]) == [True, True]
 
 
 def test_layout_of_states():

@@ -8,6 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, assert_type
 
+from stem_trio import (
+    Broker,
+    RedisBroker,
+    RedisResultBackend,
+    RedisStreamsBroker,
+    ResultBackend,
+    StemApp,
+    StemClient,
+    StemRedisAdapter,
+    StemStoreAdapter,
+    StemStoreOverrides,
+    Worker,
+    open_backend,
+    open_broker,
+)
 from stem_trio.context import TaskContext
 from stem_trio.events import PublishEvent, TaskEvent, TaskRetry, WorkerEvent, WorkerStopped
 from stem_trio.handle import TaskHandle
@@ -24,6 +39,7 @@ from stem_trio.task import (
     TaskDefinition,
     TaskHandler,
     TaskRegistry,
+    TaskSource,
     define,
     task,
 )
@@ -271,3 +287,43 @@ signals.before_task_publish.connect(lambda event: print(event.envelope.id, event
 async def send(publish: PublishEvent, stopped: WorkerStopped) -> None:
     await signals.after_task_publish.send(publish)
     await signals.worker_init.send(stopped)
+
+
+# --- stores by URL ----------------------------------------------------------------------------------------------------
+
+
+class FileAdapter(StemStoreAdapter):
+    schemes = frozenset({"file"})
+
+    def broker(self, url: str, *, size: int = 5, **options: Any) -> Broker:
+        raise NotImplementedError
+
+
+async def stores_by_url(broker: Broker) -> None:
+    async with open_broker("redis://h", prefix="x") as opened, open_backend("redis://h", db=1) as results:
+        assert_type(opened, Broker)
+        assert_type(results, ResultBackend)
+    async with RedisStreamsBroker.connect("redis://h") as streams, RedisResultBackend.connect("redis://h", db=1) as own:
+        assert_type(streams, RedisBroker)
+        assert_type(own, RedisResultBackend)
+        Worker(broker=streams, backend=own, tasks=[EmailTask()], queues=["default"], concurrency=64)
+    assert_type(StemClient.from_url("memory://"), StemClient)
+    async with StemClient.from_url(
+        "redis://h",
+        overrides=StemStoreOverrides(broker=broker, backend="redis://h/1"),
+        adapters=[StemRedisAdapter(prefix="x"), FileAdapter()],
+        store_options={"command_timeout": dt.timedelta(seconds=1)},
+        tasks=[function_handler],
+    ) as client:
+        assert_type(client, StemClient)
+        assert_type(await client.enqueue("a", options=TaskOptions(queue="reports")), str)
+    async with StemApp.from_url("sqlite:///file.db", tasks=tasks, concurrency=5) as app:
+        assert_type(app, StemApp)
+
+
+# --- tasks by where they are written ----------------------------------------------------------------------------------
+
+sources: list[TaskSource] = [send_email, EmailTask(), dt, "package.module", "package.module:attribute"]
+assert_type(TaskRegistry(sources).register_all([dt, ping]), list[TaskDefinition])
+StemClient.in_memory(tasks=["package.module"])
+StemApp.in_memory(tasks=[dt, resize])

@@ -11,6 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stem_trio import (
+    Broker,
+    ResultBackend,
+    StemApp,
+    StemClient,
+    StemRedisAdapter,
+    StemStoreAdapter,
+    StemStoreOverrides,
+    open_broker,
+)
 from stem_trio.context import TaskContext
 from stem_trio.envelope import Envelope
 from stem_trio.events import TaskFailed, TaskRetry, WorkerEvent, WorkerStopped
@@ -156,6 +166,7 @@ FunctionTaskHandler("e", one_argument)  # E: it is called with context and argum
 FunctionTaskHandler("f", "send_email")  # E: a function
 TaskRegistry([plain])  # E: no task
 TaskRegistry([Abstract])  # E: a class, not an instance
+TaskRegistry([dt, "package.module", 5])  # E: a number is no task
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------
@@ -193,3 +204,25 @@ async def in_a_handler(context: TaskContext, envelope: Envelope) -> None:
     context.attempt = 3  # E: read-only
     envelope.priority = 3  # E: immutable
     context.retry(5)  # E: by keyword; stands last, for it does not return
+
+
+# --- stores by URL ----------------------------------------------------------------------------------------------------
+
+
+class WrongAdapter(StemStoreAdapter):
+    schemes = "file"  # E: a frozenset
+
+    def backend(self, url: str, **options: Any) -> Broker:  # E: a result backend
+        raise NotImplementedError
+
+
+def stores_by_url(broker: Broker, backend: ResultBackend) -> None:
+    open_broker(5)  # E: a URL is text
+    open_broker("redis://h", adapters=StemRedisAdapter())  # E: a list of adapters
+    StemStoreOverrides(broker=backend)  # E: a result backend is no broker
+    StemStoreOverrides(backend=broker)  # E: a broker is no result backend
+    StemStoreOverrides("redis://h")  # E: by keyword
+    StemClient.from_url()  # E: the URL is missing
+    StemClient.from_url("memory://", overrides={"backend": "memory://"})  # E: overrides are a class of their own
+    StemApp.from_url("memory://", store_options=["prefix"])  # E: a mapping
+    StemRedisAdapter("redis://h")  # E: options by keyword

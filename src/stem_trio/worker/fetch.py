@@ -130,7 +130,7 @@ class Fetcher:
         held.phase = Phase.RUNNING
         self._holdings.running += 1
         self._prefetch.started()
-        self._context.run(self._nursery.start_soon, self._run, held, name=held.delivery.envelope.name)
+        self._context.run(lambda: self._nursery.start_soon(self._run, held, name=held.delivery.envelope.name))
 
     async def _run(self, held: Held) -> None:
         outcome: Outcome = INTERRUPTED

@@ -95,6 +95,9 @@ class Runner:
             return Revoked(held.revoke_reason)
         if delivery.revoked is not None:
             return Revoked(delivery.revoked)
+        if delivery.unreadable is not None:
+            unreadable = UnreadableTask(f"its message is no envelope that this version knows: {delivery.unreadable}")
+            return Failed(describe(unreadable, retryable=False), reason=str(DeadLetterReason.UNREADABLE))
         # Next, before anything that the envelope says is believed.
         signer = self._setup.signer
         if signer is not None:
@@ -319,6 +322,11 @@ class _ThreadPlace:
 @final
 class PoisonedTask(Exception):  # noqa: N818 - it names, in a status, why a task is not run
     """A task that has ended too many workers."""
+
+
+@final
+class UnreadableTask(Exception):  # noqa: N818 - it names, in a status, why a task is not run
+    """A task whose message is broken, or of a newer version of this package."""
 
 
 @final

@@ -7,18 +7,17 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
-import msgspec
 import trio
 
 from ..._groups import open_transparent_nursery
 from ..._validate import duration, integer
 from ...abc import Broker
 from ...envelope import DeadLetter, Delivery, Envelope, Lease, QueueStats, WaitingTask
-from ...outcome import Complete, MoveToDead, Release, Retry, Settlement
 from .address import RedisAddress, parse_address
 from .batch import ScriptCalls
 from .joint import join
 from .keys import Keyspace, pack_status, status_lifetime, unpack_state
+from .rows import MICRO, act, letter, make_delivery, micro, milli, waiting_task
 from .script import CHUNK, load_script
 from .store import DEFAULT_PREFIX, RedisStore
 from .wait import WakeWaiter
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from redis.credentials import CredentialProvider
 
     from ...abc import JointStore, ResultBackend, Subscription
+    from ...outcome import Settlement
     from ...status import TaskStatus
     from .address import Tls
     from .connection import Argument
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisBroker"]
 
-_MICRO: Final = 1_000_000
 _MAX_PUBLISHERS: Final = 256
 _PUBLISH_CHUNK: Final = 200
 """Tasks that one call publishes: while the server works on some, the next are being packed."""
@@ -140,12 +139,12 @@ class RedisBroker(RedisStore, Broker):
 
         Returns, cancellation and errors as `Broker.publish` and `JointStore.publish`.
         """
-        wait = 10 * _micro(delay)
+        wait = 10 * micro(delay)
         if len(envelopes) == 1:
             envelope = envelopes[0]
             message = envelope.encode()
             keys: list[str] = []
-            args: list[Argument] = [envelope.id, envelope.priority + wait, _milli(envelope.visibility_timeout), message]
+            args: list[Argument] = [envelope.id, envelope.priority + wait, milli(envelope.visibility_timeout), message]
             if statuses is not None and keyspace is not None:
                 keys.append(keyspace.status(envelope.id))
                 args += (pack_status(statuses[0]), status_lifetime(statuses[0]))
@@ -170,7 +169,7 @@ class RedisBroker(RedisStore, Broker):
                 envelope = envelopes[position]
                 message = envelope.encode()
                 size += len(message)
-                args += (envelope.id, envelope.priority + wait, _milli(envelope.visibility_timeout), message)
+                args += (envelope.id, envelope.priority + wait, milli(envelope.visibility_timeout), message)
                 if statuses is not None and keyspace is not None:
                     status = statuses[position]
                     keys.append(keyspace.status(status.id))
@@ -231,23 +230,25 @@ class RedisBroker(RedisStore, Broker):
         release = partial(self._release, queues)
         time, change_in, taken = await _CLAIM.call(self._transport, keys, args, on_abandoned=release)
         deliveries: list[Delivery] = []
-        for number, messages, states, reasons in taken:
+        for number, ids, messages, states, reasons in taken:
             queue = queues[number - 1]
-            for position, message in enumerate(messages):
+            for position, task_id in enumerate(ids):
                 reason = reasons[position] if reasons else None
-                deliveries.append(_delivery(queue, message, states[position], reason, time / _MICRO, asked_at))
+                deliveries.append(
+                    make_delivery(queue, task_id, messages[position], states[position], reason, time / MICRO, asked_at)
+                )
         if len(taken) > 1:
             deliveries.sort(key=_by_priority)
-        return deliveries, change_in / _MICRO if change_in >= 0 else math.inf
+        return deliveries, change_in / MICRO if change_in >= 0 else math.inf
 
     def _release(self, queues: tuple[str, ...], result: Any) -> None:
         """Give back what was taken for a claim that was cancelled before the answer came."""
         if self._transport_in_use is None:
             return
-        for number, messages, states, _ in result[2]:
-            args: list[Argument] = [_micro(self._keep_dead), self._max_dead]
-            for message, packed in zip(messages, states, strict=True):
-                args += (Envelope.decode(message).id, int(unpack_state(packed).token), "L")
+        for number, ids, _, states, _ in result[2]:
+            args: list[Argument] = [micro(self._keep_dead), self._max_dead]
+            for task_id, packed in zip(ids, states, strict=True):
+                args += (task_id, int(unpack_state(packed).token), "L")
             keys = self.keyspace.queue_keys(queues[number - 1])
             self._transport_in_use.submit_nowait(_SETTLE.pack(keys, args))
 
@@ -256,13 +257,13 @@ class RedisBroker(RedisStore, Broker):
     async def renew(self, leases: Sequence[Lease]) -> list[bool]:
         """See `Broker.renew`. One round trip for each queue and 500 leases."""
         return await self._by_lease(
-            _RENEW, [], leases, [(lease.task_id, lease.token, _micro(lease.duration)) for lease in leases]
+            _RENEW, [], leases, [(lease.task_id, lease.token, micro(lease.duration)) for lease in leases]
         )
 
     async def settle(self, settlements: Sequence[tuple[Lease, Settlement]]) -> list[bool]:
         """See `Broker.settle`. One round trip for each queue and 500 settlements."""
-        head: list[Argument] = [_micro(self._keep_dead), self._max_dead]
-        rows = [(lease.task_id, lease.token, _act(settlement)) for lease, settlement in settlements]
+        head: list[Argument] = [micro(self._keep_dead), self._max_dead]
+        rows = [(lease.task_id, lease.token, act(settlement)) for lease, settlement in settlements]
         return await self._by_lease(_SETTLE, head, [lease for lease, _ in settlements], rows)
 
     async def settle_with(
@@ -272,9 +273,9 @@ class RedisBroker(RedisStore, Broker):
 
         Returns, cancellation and errors as `JointStore.settle`.
         """
-        head: list[Argument] = [_micro(self._keep_dead), self._max_dead]
+        head: list[Argument] = [micro(self._keep_dead), self._max_dead]
         rows = [
-            (lease.task_id, lease.token, _act(settlement), pack_status(status), status_lifetime(status))
+            (lease.task_id, lease.token, act(settlement), pack_status(status), status_lifetime(status))
             for lease, settlement, status in endings
         ]
         keys = [keyspace.status(status.id) for _, _, status in endings]
@@ -321,20 +322,8 @@ class RedisBroker(RedisStore, Broker):
 
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[WaitingTask]:
         """See `Broker.peek`."""
-        messages, states, dues = await self._on_queue(_PEEK, queue, [limit, offset])
-        waiting: list[WaitingTask] = []
-        for message, packed, due in zip(messages, states, dues, strict=True):
-            state = unpack_state(packed)
-            waiting.append(
-                WaitingTask(
-                    envelope=Envelope.decode(message),
-                    place="ready" if due < 0 else "delayed",
-                    due_in=max(0.0, due / _MICRO),
-                    attempt=state.attempt,
-                    deliveries=state.deliveries,
-                )
-            )
-        return waiting
+        rows = zip(*await self._on_queue(_PEEK, queue, [limit, offset]), strict=True)
+        return [waiting_task(queue, *row) for row in rows]
 
     async def purge(self, queue: str, task_ids: Sequence[str] | None = None) -> int:
         """See `Broker.purge`. In steps of 500 tasks, each atomic."""
@@ -349,19 +338,20 @@ class RedisBroker(RedisStore, Broker):
 
     async def list_dead_letters(self, queue: str, *, limit: int = 50, offset: int = 0) -> list[DeadLetter]:
         """See `Broker.list_dead_letters`."""
-        return [_letter(*row) for row in zip(*await self._on_queue(_DEAD_LIST, queue, [limit, offset]), strict=True)]
+        rows = zip(*await self._on_queue(_DEAD_LIST, queue, [limit, offset]), strict=True)
+        return [letter(queue, *row) for row in rows]
 
     async def get_dead_letter(self, queue: str, task_id: str) -> DeadLetter | None:
         """See `Broker.get_dead_letter`."""
         rows = list(zip(*await self._on_queue(_DEAD_LIST, queue, ["id", task_id]), strict=True))
-        return _letter(*rows[0]) if rows else None
+        return letter(queue, *rows[0]) if rows else None
 
     async def replay_dead_letters(
         self, queue: str, task_ids: Sequence[str], *, delay: float = 0.0
     ) -> list[DeadLetter | None]:
         """See `Broker.replay_dead_letters`."""
-        rows = await self._on_queue(_DEAD_REPLAY, queue, [_micro(delay), *task_ids])
-        return [_letter(*row) if row else None for row in rows]
+        rows = await self._on_queue(_DEAD_REPLAY, queue, [micro(delay), *task_ids])
+        return [letter(queue, *row) if row else None for row in rows]
 
     async def purge_dead_letters(self, queue: str, task_ids: Sequence[str] | None = None) -> int:
         """See `Broker.purge_dead_letters`. In steps of 500 letters, each atomic."""
@@ -399,62 +389,5 @@ class RedisBroker(RedisStore, Broker):
         return await self._script(script, self.keyspace.queue_keys(queue), args)
 
 
-def _delivery(
-    queue: str, message: bytes, packed: bytes, reason: bytes | None, claimed_at: float, asked_at: float
-) -> Delivery:
-    envelope = Envelope.decode(message)
-    state = unpack_state(packed)
-    seconds = state.lease / 1000
-    lease = Lease(
-        task_id=envelope.id, queue=queue, token=int(state.token), duration=seconds, deadline=asked_at + seconds
-    )
-    return Delivery(
-        envelope=envelope,
-        lease=lease,
-        attempt=state.attempt,
-        deliveries=state.deliveries,
-        strikes=state.strikes,
-        claimed_at=claimed_at,
-        revoked=None if reason is None else reason.decode(),
-    )
-
-
 def _by_priority(delivery: Delivery) -> int:
     return -delivery.envelope.priority
-
-
-def _micro(seconds: float) -> int:
-    return round(seconds * _MICRO)
-
-
-def _milli(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
-
-
-def _act(settlement: Settlement) -> Argument:
-    """What the script is told to do."""
-    match settlement:
-        case Complete():
-            return "C"
-        case Retry(delay):
-            return f"R{_micro(delay)}"
-        case MoveToDead(reason, detail):
-            return b"D" + msgspec.msgpack.encode((reason, detail))
-        case Release():
-            return "L"
-        case _:
-            raise TypeError(f"not a settlement: {settlement!r}")
-
-
-def _letter(message: bytes, packed: bytes, letter: bytes, died: Any) -> DeadLetter:
-    state = unpack_state(packed)
-    reason, detail = msgspec.msgpack.decode(letter, type=tuple[str, str])
-    return DeadLetter(
-        envelope=Envelope.decode(message),
-        reason=reason,
-        detail=detail,
-        dead_at=float(died) / _MICRO,
-        attempt=state.attempt,
-        deliveries=state.deliveries,
-        strikes=state.strikes,
-    )

@@ -1,11 +1,14 @@
 -- Take tasks under lease, from one queue or several.
 -- KEYS: those of each queue. ARGV: how many at most, id of the consumer, 1 if it is going to wait when there is nothing.
 -- Returns: the time, microseconds until something may change by itself (or -1), and for each queue taken from a list of
--- its number, the envelopes, the states, and the reasons of revocation (false where not revoked; empty if none is).
+-- its number, the ids, the envelopes, the states, and the reasons of revocation (false where not revoked; empty if
+-- none is).
 local limit, consumer, waits = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1'
 local queues = #KEYS / PER_QUEUE
 local time = now()
 local issued = 0
+-- In place of the numbers of a task that somebody else has deleted: it must not stop the queue.
+local UNKNOWN = struct.pack(STATE, 0, 0, 0, 0, 0, 30000)
 
 -- Hand the tasks with these ids, which are in no place any more, to the consumer.
 local function lease_out(position, ids)
@@ -13,7 +16,7 @@ local function lease_out(position, ids)
   local states = redis.call('HMGET', STATES, unpack(ids))
   local leases, changed = {}, {}
   for i, id in ipairs(ids) do
-    local rank, _, attempt, deliveries, strikes, lease = struct.unpack(STATE, states[i])
+    local rank, _, attempt, deliveries, strikes, lease = struct.unpack(STATE, states[i] or UNKNOWN)
     -- The token: never given for this id before, nor to another task of this call.
     states[i] = struct.pack(STATE, rank, time + issued, attempt, deliveries + 1, strikes, lease)
     issued = issued + 1
@@ -26,7 +29,7 @@ local function lease_out(position, ids)
   redis.call('HSET', STATES, unpack(changed))
   local reasons = {}
   if redis.call('HLEN', REVOKED) > 0 then reasons = redis.call('HMGET', REVOKED, unpack(ids)) end
-  return {position, messages, states, reasons}
+  return {position, ids, messages, states, reasons}
 end
 
 -- The bell goes on: to whoever takes what is left, or watches over the leases that were just given. Also in queues that

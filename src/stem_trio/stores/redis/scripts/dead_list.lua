@@ -1,5 +1,5 @@
 -- Show dead letters. ARGV: how many at most, how many to skip, newest first; or 'id' and one id.
--- Returns lists of envelopes, states, letters and times of death.
+-- Returns lists of ids, envelopes, states, letters and times of death.
 local ids, times = {}, {}
 if ARGV[1] == 'id' then
   local time = redis.call('ZSCORE', DEAD, ARGV[2])
@@ -12,8 +12,8 @@ else
     times[#times + 1] = found[i + 1]
   end
 end
-if #ids == 0 then return {{}, {}, {}, {}} end
+if #ids == 0 then return {{}, {}, {}, {}, {}} end
 return {
-  redis.call('HMGET', MESSAGES, unpack(ids)), redis.call('HMGET', STATES, unpack(ids)),
+  ids, redis.call('HMGET', MESSAGES, unpack(ids)), redis.call('HMGET', STATES, unpack(ids)),
   redis.call('HMGET', LETTERS, unpack(ids)), times
 }

@@ -1,5 +1,5 @@
 -- Put dead letters back, with attempt and strikes at 0. ARGV: delay in microseconds, then ids.
--- Returns for each: envelope, state, letter and time of death, or false where there is no such dead letter.
+-- Returns for each: id, envelope, state, letter and time of death, or false where there is no such dead letter.
 local delay = tonumber(ARGV[1])
 local time = now()
 local result, any = {}, false
@@ -8,7 +8,7 @@ for i = 2, #ARGV do
   local died = redis.call('ZSCORE', DEAD, id)
   if died then
     local state = redis.call('HGET', STATES, id)
-    result[i - 1] = {redis.call('HGET', MESSAGES, id), state, redis.call('HGET', LETTERS, id), died}
+    result[i - 1] = {id, redis.call('HGET', MESSAGES, id), state, redis.call('HGET', LETTERS, id), died}
     local rank, token, _, deliveries, _, lease = struct.unpack(STATE, state)
     rank = lane_of(rank) + next_ranks(1) + 1
     redis.call('ZREM', DEAD, id)

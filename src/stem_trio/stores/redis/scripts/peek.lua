@@ -1,5 +1,5 @@
 -- Show tasks that wait: the ready ones, then the delayed ones. ARGV: how many at most, how many to skip.
--- Returns lists of envelopes, states, and microseconds until due (-1 when ready).
+-- Returns lists of ids, envelopes, states, and microseconds until due (-1 when ready).
 local limit, offset = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = now()
 if promote(time) + reclaim(time) > 0 then wake() end
@@ -13,5 +13,5 @@ if #ids < limit then
     dues[#dues + 1] = math.max(0, tonumber(found[i + 1]) - time)
   end
 end
-if #ids == 0 then return {{}, {}, {}} end
-return {redis.call('HMGET', MESSAGES, unpack(ids)), redis.call('HMGET', STATES, unpack(ids)), dues}
+if #ids == 0 then return {{}, {}, {}, {}} end
+return {ids, redis.call('HMGET', MESSAGES, unpack(ids)), redis.call('HMGET', STATES, unpack(ids)), dues}

@@ -1,4 +1,6 @@
 -- Delete tasks that wait: those with the ids in ARGV, or up to BATCH of all when there are none. Returns how many.
+-- What is leased is left, but not what only looks so because nobody has claimed since its lease ended.
+reclaim(now())
 local ids = {}
 if #ARGV > 0 then
   for _, id in ipairs(ARGV) do
