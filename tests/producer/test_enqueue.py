@@ -16,6 +16,7 @@ from stem_trio import (
     EnqueueError,
     FunctionTaskHandler,
     InMemoryBroker,
+    InMemoryResultBackend,
     InvalidOptionError,
     InvalidScheduleError,
     PayloadTooLargeError,
@@ -36,9 +37,11 @@ from stem_trio import (
     signals,
     task,
 )
+from stem_trio.abc import JointStore
 from stem_trio.ids import new_task_id
 from stem_trio.producer import DEFAULT_MAX_PAYLOAD_SIZE, Lineage
 from stem_trio.task import make_call
+from stem_trio.testing.faults import Faults, FaultyBroker
 from tests.producer.support import job
 
 YEAR = 365 * 86_400.0
@@ -702,3 +705,77 @@ def test_call_without_options():
     definition = job.definition
     assert make_call(definition, b"{}", {}).options is definition.effective
     assert job.bind(1).name == "job"
+
+
+# --- joint stores -------------------------------------------------------------------------------------------------
+
+
+@task(name="send")
+async def send(to: str) -> None:
+    """Nothing."""
+
+
+class Repeating(JointStore):
+    """Its first attempt has been applied, and it knows the ids when it makes the second."""
+
+    def __init__(self) -> None:
+        self.entries = []
+
+    async def publish(self, entries, *, delay=0.0):
+        await trio.lowlevel.checkpoint()
+        self.entries += entries
+        return [False] * len(entries)
+
+    async def settle(self, endings):
+        raise NotImplementedError
+
+
+class JoinedBroker(FaultyBroker):
+    """One that is joined with whatever backend."""
+
+    joint: JointStore
+
+    def join(self, backend):
+        return self.joint
+
+
+@pytest.fixture
+async def repeating():
+    async with InMemoryBroker() as broker, InMemoryResultBackend() as backend:
+        joined = JoinedBroker(broker, Faults())
+        joined.joint = Repeating()
+        yield Stem(joined, backend, tasks=[send], signals=StemSignals()), joined.joint
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_publication_that_was_repeated(repeating, together):
+    """An id that was made for this very call can be known only of an earlier attempt at it: the task is enqueued."""
+    stem, joint = repeating
+    calls = [send.bind("a"), send.with_options(task_id="mine").bind("b")]
+    handles = await stem.publish(calls) if together else [await stem.submit(call) for call in calls]
+    assert [handle.created for handle in handles] == [True, False]
+    assert [envelope.id for envelope, _ in joint.entries] == [handle.id for handle in handles]
+    assert [status.state for _, status in joint.entries] == [TaskState.QUEUED] * 2
+
+
+async def test_events_of_joint_stores(repeating):
+    """Listeners are told of tasks that are published with their status, as of others."""
+    stem, _ = repeating
+    told = []
+    for signal in (stem.signals.before_task_publish, stem.signals.after_task_publish):
+        signal.connect(lambda event: told.append(event.envelope.id))
+    handle = await stem.submit(send.bind("a"))
+    assert told == [handle.id] * 2
+
+
+async def test_joint_store_that_hangs(repeating, autojump_clock):
+    """G11: what does not promise to answer is waited for as long as the producer says, and no longer."""
+    stem, joint = repeating
+
+    async def hang(entries, *, delay=0.0):
+        await trio.sleep_forever()
+
+    joint.publish = hang
+    with pytest.raises(StoreTimeoutError):
+        await stem.submit(send.bind("a"))
+    assert trio.current_time() >= 10

@@ -347,7 +347,7 @@ async def test_jitter_and_backoff(autojump_clock, monkeypatch):
     one, two = await attempts(), await attempts()
     assert one[0] < 0.05
     assert all(2.5 <= gap <= 7.5 for gap in one[10:])
-    assert one != two
+    assert sum(abs(mine - theirs) > 0.01 for mine, theirs in zip(one, two, strict=False)) > 3
     assert len(one) < 30
 
 

@@ -11,7 +11,7 @@ from stem_trio import ConfigurationError, StoreUnavailableError
 from stem_trio.stores.redis import RedisBroker, RedisCommands
 from stem_trio.stores.redis.address import parse_address
 from stem_trio.stores.redis.transport import RedisTransport
-from tests.redis.servers import HELLO, OK, fake_server, running, serve
+from tests.redis.servers import HELLO, OK, fake_server, free_port, running, serve
 
 SECRET = "top~secret"
 
@@ -79,7 +79,7 @@ async def test_a_sentinel_is_not_a_server():
 
 async def test_a_node_of_a_cluster():
     """A node of a cluster is refused at once, with what to use instead."""
-    with serve("cluster-enabled yes") as node:
+    with serve("cluster-enabled yes", f"cluster-port {free_port()}") as node:
         message = await refused(node.url)
         assert "not supported yet; use a single server, or one with Sentinel" in message
         with pytest.raises(ConfigurationError, match="Redis Cluster"):

@@ -138,3 +138,36 @@ async def test_fifty_idle_workers_and_many_tasks(own_server, prefix):
     assert len({delivery.envelope.id for delivery in got}) == 100
     print(found)
     assert sent(found) < 100 * 4, found
+
+
+async def test_waits_that_meet_no_connection(prefix):
+    """G14: a claim that is cancelled while its connection is down leaves that to the next one; there is no second."""
+    with serve() as server:
+        url = f"{server.url}?client_name={prefix}"
+        async with RedisBroker.connect(url, prefix=prefix) as broker, RedisCommands.connect(server.url) as admin:
+
+            async def connections():
+                return [client for client in await admin.client_list() if client["name"] == prefix]
+
+            await broker.claim(["q"], consumer="c", limit=1, wait=0.01)
+            [waiting] = [client for client in await connections() if client["cmd"] == "blpop"]
+            await admin.config_set("maxclients", 2)
+            await admin.client_kill_filter(_id=waiting["id"])
+            for _ in range(5):
+                with trio.move_on_after(0.02):
+                    await broker.claim(["q"], consumer="c", limit=1, wait=10)
+            await admin.config_set("maxclients", 100)
+            envelope = make_envelope(queue="q")
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def claim():
+                    [delivery] = await broker.claim(["q"], consumer="c", limit=1, wait=20)
+                    assert delivery.envelope == envelope
+
+                async def waits():
+                    return any(client["cmd"] == "blpop" for client in await connections())
+
+                await until(waits)
+                await broker.publish([envelope])
+            assert len(await connections()) == 2

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import trio
 
-from stem_trio import ConfigurationError, StoreTimeoutError, StoreUnavailableError
-from stem_trio.stores.redis import RedisBroker, RedisCommands
+from stem_trio import ConfigurationError, StoreTimeoutError, StoreUnavailableError, TaskState
+from stem_trio.outcome import Complete, MoveToDead, Retry
+from stem_trio.stores.redis import RedisBroker, RedisCommands, RedisResultBackend
 from stem_trio.stores.redis.address import parse_address
 from stem_trio.stores.redis.connection import pack
 from stem_trio.stores.redis.errors import RedisReplyError, reply_error, translate
 from stem_trio.stores.redis.transport import RedisTransport
-from stem_trio.testing.contracts import make_envelope
-from tests.redis.servers import fake_server, running, serve, until
+from stem_trio.testing.contracts import make_envelope, make_status
+from tests.redis.servers import fake_server, redis_binary, running, serve, until
 
 IN_SCRIPT = "ERR Error running script (call to f_8a05b7): @user_script:3: @user_script: 3: -"
 
@@ -136,6 +137,39 @@ async def test_out_of_memory(prefix):
             assert not caught.value.maybe_applied
             await admin.config_set("maxmemory", 0)
             assert [task.envelope for task in await broker.peek("q")] == [held]
+
+
+@pytest.mark.parametrize("server", ["default", "installed"])
+async def test_work_goes_on_out_of_memory(prefix, server):
+    """G1: what a full server holds can be claimed, renewed, revoked, and ended with its status: that frees it."""
+    binary = redis_binary() if server == "installed" else None
+    if server == "installed" and binary is None:
+        pytest.skip("no redis-server on PATH")
+    with serve(binary=binary) as full:
+        async with (
+            RedisBroker.connect(full.url, prefix=prefix) as broker,
+            RedisResultBackend.connect(full.url, prefix=prefix) as backend,
+            RedisCommands.connect(full.url) as admin,
+        ):
+            joint = broker.join(backend)
+            envelopes = [make_envelope(queue="q") for _ in range(4)]
+            await broker.publish(envelopes)
+            await admin.config_set("maxmemory", 1)
+            with pytest.raises(StoreUnavailableError, match="no memory left"):
+                await joint.publish([(make_envelope(queue="q"), make_status("x"))])
+            deliveries = await broker.claim(["q"], consumer="c", limit=4, wait=0)
+            assert await broker.claim(["q"], consumer="d", limit=4, wait=0.01) == []
+            leases = [delivery.lease for delivery in deliveries]
+            assert await broker.renew(leases) == [True] * 4
+            assert await broker.revoke("q", [envelopes[3].id]) == [True]
+            assert await broker.settle([(leases[0], Complete()), (leases[1], Retry(100.0))]) == [True, True]
+            ends = [make_status(envelope.id, TaskState.SUCCEEDED) for envelope in envelopes]
+            assert await joint.settle(
+                [(leases[2], MoveToDead("r", ""), ends[2]), (leases[3], Complete(), ends[3])]
+            ) == [True, True]
+            assert [await backend.get(end.id) for end in ends] == [None, None, ends[2], ends[3]]
+            stats = await broker.stats("q")
+            assert (stats.ready, stats.delayed, stats.leased, stats.dead) == (0, 1, 0, 1)
 
 
 async def test_time_limit_of_one_command():

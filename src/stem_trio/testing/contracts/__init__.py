@@ -38,6 +38,7 @@ pytest.register_assert_rewrite(
             "_broker_waiting",
             "backend",
             "broker",
+            "joint",
         )
     )
 )
@@ -46,9 +47,11 @@ from ._base import StoreContract  # noqa: E402 - see above
 from ._make import make_envelope, make_heartbeat, make_status  # noqa: E402
 from .backend import ResultBackendContract  # noqa: E402
 from .broker import BrokerContract  # noqa: E402
+from .joint import JointStoreContract  # noqa: E402
 
 __all__ = [
     "BrokerContract",
+    "JointStoreContract",
     "ResultBackendContract",
     "StoreContract",
     "make_envelope",

@@ -4,6 +4,7 @@
 -- its number, the ids, the envelopes, the states, and the reasons of revocation (false where not revoked; empty if
 -- none is).
 local limit, consumer, waits = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1'
+begin_to_write()
 local queues = #KEYS / PER_QUEUE
 local time = now()
 local issued = 0

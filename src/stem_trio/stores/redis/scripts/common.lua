@@ -23,6 +23,13 @@ local function now()
   return time[1] * 1000000 + time[2]
 end
 
+-- A server whose memory is full refuses commands that may need more, unless the script has written before. What keeps
+-- leases, hands tasks out and ends them must get through, or nothing would ever be freed: it begins with this, which
+-- takes nothing away.
+local function begin_to_write()
+  redis.call('ZREM', LEASED, '')
+end
+
 local function next_ranks(count)
   return redis.call('INCRBY', SEQUENCE, count) - count
 end

@@ -1,4 +1,5 @@
 -- Let leases last from now on. ARGV for each: id, token, microseconds. Returns 1 or 0 for each: whether it is still held.
+begin_to_write()
 local count = #ARGV / 3
 local ids = {}
 for i = 1, count do ids[i] = ARGV[i * 3 - 2] end

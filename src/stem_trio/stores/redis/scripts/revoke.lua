@@ -1,5 +1,6 @@
 -- Mark tasks that wait or are leased, and let those that wait get ready at once.
 -- ARGV: reason, then ids. Returns 1 or 0 for each: whether it was marked.
+begin_to_write()
 local result, woken = {}, false
 for i = 2, #ARGV do
   local id = ARGV[i]

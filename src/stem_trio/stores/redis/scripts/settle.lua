@@ -4,6 +4,7 @@
 --   'C' complete; 'R' and a delay in microseconds: retry; 'D' and a packed letter: dead letter; 'L' release;
 -- and then, with statuses: the status, milliseconds to keep it.
 -- Returns 1 or 0 for each: whether it was done.
+begin_to_write()
 local joint = #KEYS > PER_QUEUE
 local width = joint and 5 or 3
 local keep_for, keep = tonumber(ARGV[1]), tonumber(ARGV[2])
