@@ -64,7 +64,7 @@ async def bare(count: int, concurrency: int) -> float:
     decode = msgspec.json.Decoder(Message).decode
     decode_arguments = msgspec.json.Decoder(Arguments).decode
     encode = msgspec.json.Encoder().encode
-    functions: dict[str, Callable[[int], Awaitable[None]]] = {"bench.noop": noop.function}
+    functions: dict[str, Callable[[int], Awaitable[object]]] = {"bench.noop": noop.function}
 
     async def run(raw: bytes) -> None:
         received = decode(raw)
@@ -138,10 +138,10 @@ def main() -> None:
     }
     for name, values in rows.items():
         ratios = [value / base for value, base in zip(values, rows["bare loop"], strict=True)]
-        rate, ratio = spread(values), spread(ratios)
-        report["rows"][name] = {"rate": rate, "ratio": ratio}
+        middle, ratio = spread(values), spread(ratios)
+        report["rows"][name] = {"rate": middle, "ratio": ratio}
         print(
-            f"{name:20s} {rate['median']:>16,.0f} {rate['min']:>11,.0f} ..{rate['max']:>9,.0f} "
+            f"{name:20s} {middle['median']:>16,.0f} {middle['min']:>11,.0f} ..{middle['max']:>9,.0f} "
             f"{ratio['median']:>26.2f} {ratio['min']:>8.2f} ..{ratio['max']:>5.2f}"
         )
     if options.json is not None:

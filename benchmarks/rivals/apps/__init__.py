@@ -1,0 +1,1 @@
+"""One module for each queue: its tasks, and how a program enqueues them. Both as its documentation shows it."""
