@@ -16,6 +16,7 @@ import trio
 
 from ...errors import ConfigurationError
 from .errors import ConnectionLostError, reply_error
+from .stream import SocketStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +36,8 @@ Argument = bytes | str | int | float
 pack: Final[Callable[[tuple[Argument, ...]], bytes]] = cast("Any", hiredis.pack_command)
 _NOTHING: Final = object()
 _BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, hiredis.ProtocolError)
-_READ_SIZE: Final = 128 * 1024
+# Not more: the allocator would fetch larger pieces from the operating system each time, and give them back.
+_READ_SIZE: Final = 64 * 1024
 
 
 class Reply(Protocol):
@@ -153,7 +155,7 @@ class Connection:
         # For each write: how many commands had left with it, and when. Trimmed by whoever watches.
         self._marks: deque[tuple[int, float]] = deque(maxlen=None if patience < math.inf else 0)
         self._writer: trio.lowlevel.Task | None = None
-        self._writable = trio.Event()
+        self._writable: trio.Event | None = None
         self._lost: str | None = None
         self._abandoned = trio.CancelScope()
 
@@ -204,7 +206,14 @@ class Connection:
         Cancellation: nothing was submitted.
         """
         while self._out_bytes > self._high_water and self._lost is None:
+            if self._writable is None:
+                self._writable = trio.Event()
             await self._writable.wait()
+
+    def _let_write(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None:
+            writable.set()
 
     async def run(self) -> None:
         """Send and receive until the connection ends; it always does so by raising.
@@ -245,7 +254,7 @@ class Connection:
         self._out = []
         for number, reply in enumerate(pending, first):
             reply.fail(ConnectionLostError(reason, sent=number < self._written))
-        self._writable.set()
+        self._let_write()
 
     def abandon(self) -> None:
         """The server does not answer any more: let `run` end."""
@@ -278,8 +287,7 @@ class Connection:
             packed = [command if type(command) is bytes else cast("LateCommand", command).pack() for command in out]
             await self._stream.send_all(b"".join(packed) if len(packed) > 1 else packed[0])
             self._out_bytes -= leaving
-            self._writable.set()
-            self._writable = trio.Event()
+            self._let_write()
 
     async def _read(self) -> None:
         reader, pending = self._reader, self._pending
@@ -312,13 +320,13 @@ async def open_stream(address: RedisAddress, host: str, port: int) -> trio.abc.S
         ConfigurationError: the files for TLS cannot be used.
     """
     if address.path is not None:
-        return await trio.open_unix_socket(address.path)
+        return SocketStream(await trio.open_unix_socket(address.path))
     context = None if address.tls is None else address.tls.context()
     stream = await trio.open_tcp_stream(host, port)
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if context is None:
-        return stream
+        return SocketStream(stream)
     secure = trio.SSLStream(stream, context, server_hostname=host)
     try:
         await secure.do_handshake()
