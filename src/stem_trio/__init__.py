@@ -60,11 +60,14 @@ from .task import CallOptions, FunctionTaskHandler, Task, TaskCall, TaskHandler,
 from .worker import ShutdownMode, Worker, WorkerLifecycleConfig, WorkerState
 
 if TYPE_CHECKING:
+    from .integrations import AsyncioStem, BlockingStem
     from .stores.redis import RedisBroker, RedisResultBackend, RedisStreamsBroker
 
 __all__ = [
     "UNSET",
     "ArgumentsError",
+    "AsyncioStem",
+    "BlockingStem",
     "Broker",
     "CallOptions",
     "ConfigurationError",
@@ -154,8 +157,11 @@ __all__ = [
     "task",
 ]
 
-_LAZY = dict.fromkeys(("RedisBroker", "RedisResultBackend", "RedisStreamsBroker"), "stem_trio.stores.redis")
-"""What needs an extra: imported when it is first asked for, so that the rest works without."""
+_LAZY = {
+    **dict.fromkeys(("RedisBroker", "RedisResultBackend", "RedisStreamsBroker"), "stem_trio.stores.redis"),
+    **dict.fromkeys(("AsyncioStem", "BlockingStem"), "stem_trio.integrations"),
+}
+"""What needs an extra, or more than a program on trio: imported when it is first asked for."""
 
 
 def __getattr__(name: str) -> Any:

@@ -147,6 +147,18 @@ class Broker(Store):
         """
 
     @abstractmethod
+    async def revocations(self, queue: str, task_ids: Sequence[str]) -> list[str | None]:
+        """Look whether tasks that the queue holds are revoked.
+
+        For workers, who ask when they renew leases: a broadcast reaches only those who listen at that moment.
+
+        Returns:
+            One entry for each id: the reason (may be empty), or None where there is no such mark.
+
+        Cancellation: nothing happens to the queue.
+        """
+
+    @abstractmethod
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[WaitingTask]:
         """Look at tasks that wait, the ready ones in the order in which they would be claimed, then the delayed ones.
 

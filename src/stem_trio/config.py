@@ -6,7 +6,6 @@ are reported together, without showing what may be secret.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import warnings
@@ -145,6 +144,8 @@ class StemConfig:
         source = os.environ if environ is None else environ
         for name in sorted(source):
             if name.startswith(_PREFIX) and name not in _BY_NAME:
+                import difflib  # noqa: PLC0415 - for this message alone
+
                 near = difflib.get_close_matches(name, _BY_NAME, n=1)
                 guess = f"; did you mean {near[0]}?" if near else ""
                 warnings.warn(f"{name} is set, and nothing reads it{guess}", UnknownVariableWarning, stacklevel=2)

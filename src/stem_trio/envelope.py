@@ -115,7 +115,6 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
             )
         return envelope
 
-
     @classmethod
     def read(cls, message: bytes, *, task_id: str, queue: str) -> tuple[Envelope, str | None]:
         """An envelope from its wire form, for stores: one message that cannot be read must not stand in others' way.

@@ -19,6 +19,7 @@ CALLS = {
         "renew": ((["lease"],), {}),
         "settle": (([("lease", "settlement")],), {}),
         "revoke": (("a", ["id"]), {"reason": "enough"}),
+        "revocations": (("a", ["id"]), {}),
         "peek": (("a",), {"limit": 3, "offset": 4}),
         "purge": (("a", ["id"]), {}),
         "stats": (("a",), {}),

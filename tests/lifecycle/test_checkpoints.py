@@ -349,7 +349,7 @@ def test_cut_off_at_every_step(moments):
 
 
 OPERATIONS = [
-    *(f"broker.{name}" for name in ("publish", "claim", "renew", "settle", "subscribe", "receive")),
+    *(f"broker.{name}" for name in ("publish", "claim", "renew", "revocations", "settle", "subscribe", "receive")),
     *(f"backend.{name}" for name in ("record", "get", "put_heartbeat", "remove_heartbeat")),
 ]
 

@@ -86,17 +86,47 @@ async def test_channel_that_is_away(rig, endless, autojump_clock):
 
 
 async def test_missed_message_is_not_lost(rig, endless, autojump_clock):
-    """What a message asks is kept by the broker: a worker that missed it ends the task when it comes back."""
-    handle = await rig.enqueue(endless, visibility_timeout=10)
+    """G8: a worker that missed a message learns of it from the broker, when it renews the lease."""
+    handle = await rig.enqueue(endless, visibility_timeout=30)
+    other = await rig.enqueue(endless, visibility_timeout=30)
     rig.faults.fail("broker.subscribe")
     async with rig.worker(endless) as worker:
         await trio.testing.wait_all_tasks_blocked()
         await handle.revoke(reason="missed")
-        await trio.sleep(100)
+        await trio.sleep(9)
         assert (await rig.status(handle)).state is TaskState.RUNNING
+        assert (await handle.wait(timeout=2)).reason == "missed"
+        await trio.sleep(100)
+        assert (await rig.status(other)).state is TaskState.RUNNING
         await worker.shutdown("hard")
-    async with rig.worker(endless):
-        assert (await handle.wait(timeout=1)).reason == "missed"
+
+
+async def test_missed_message_that_cannot_be_looked_up(rig, endless, autojump_clock):
+    """G11: a broker that does not tell of revocations costs no lease; it is asked again at the next renewal."""
+    handle = await rig.enqueue(endless, visibility_timeout=30)
+    rig.faults.fail("broker.subscribe")
+    rig.faults.fail("broker.revocations", times=2)
+    async with rig.worker(endless) as worker:
+        await trio.testing.wait_all_tasks_blocked()
+        await handle.revoke(reason="missed")
+        await trio.sleep(25)
+        assert (await rig.status(handle)).state is TaskState.RUNNING
+        assert (await handle.wait(timeout=6)).reason == "missed"
+        assert worker.totals["lease_lost"] == 0
+
+
+async def test_missed_message_that_finds_nothing_to_end(rig, endless, autojump_clock):
+    """G8: a task that has ended, or lost its lease, while its revocation was looked up is left alone."""
+    handle = await rig.enqueue(endless, visibility_timeout=30)
+    rig.faults.fail("broker.subscribe")
+    async with rig.worker(endless) as worker:
+        await trio.testing.wait_all_tasks_blocked()
+        await handle.revoke(reason="missed")
+        [held] = worker._holdings
+        rig.faults.at("broker.revocations:after", lambda: held.cancel(Cause.LEASE_LOST), times=1)
+        await trio.sleep(12)
+        assert worker.totals["lease_lost"] == 1
+        assert worker.totals["revoked"] == 0
 
 
 # --- heartbeat ----------------------------------------------------------------------------------------------------

@@ -8,5 +8,4 @@ from __future__ import annotations
 from .asyncio_host import AsyncioStem
 from .blocking import BlockingStem, BlockingTaskHandle
 
-
 __all__ = ["AsyncioStem", "BlockingStem", "BlockingTaskHandle"]

@@ -45,12 +45,11 @@ class GuestRun:
 
     Attributes:
         loop: the host.
-        error: what the run has failed with, if it has.
+        on_failure: what to call with the error if the run as a whole fails.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: Final = loop
-        self.error: BaseException | None = None
         self._finished: asyncio.Future[None] = loop.create_future()
         self._over = False
         # What the host is to call next. Kept here too, as a loop that is closed forgets what it has been given.
@@ -59,15 +58,14 @@ class GuestRun:
         self._waiting: list[Callable[[], Awaitable[object]]] = []
         self._nursery: trio.Nursery | None = None
         self._stop: Final = trio.Event()
-        self._on_failure: Final[set[Callable[[BaseException], None]]] = set()
+        self.on_failure: Final[set[Callable[[BaseException], None]]] = set()
 
     @classmethod
-    async def join(cls, loop: asyncio.AbstractEventLoop, on_failure: Callable[[BaseException], None]) -> GuestRun:
+    async def join(cls, loop: asyncio.AbstractEventLoop) -> GuestRun:
         """Become a member of this thread's guest run, which is started if need be. Ended by `leave`.
 
         Args:
             loop: the running loop.
-            on_failure: called if the run as a whole fails.
 
         Raises:
             ConfigurationError: there is a trio run in this thread that is not this loop's guest.
@@ -77,9 +75,11 @@ class GuestRun:
         while (guest := _of_thread.guest) is not None:
             if guest.loop is not loop:
                 if not guest.loop.is_closed():
-                    raise ConfigurationError("trio is the guest of another event loop of this thread, which is not closed")
-                guest._drain()
-            elif guest._stop.is_set():
+                    raise ConfigurationError(
+                        "trio is the guest of another event loop of this thread, which is not closed"
+                    )
+                guest.drain()
+            elif guest.ending:
                 await guest.wait_finished()
             else:
                 break
@@ -88,12 +88,10 @@ class GuestRun:
             guest._start()
             _of_thread.guest = guest
         guest._members += 1
-        guest._on_failure.add(on_failure)
         return guest
 
-    def leave(self, on_failure: Callable[[BaseException], None]) -> None:
+    def leave(self) -> None:
         """End a membership; the run ends with the last."""
-        self._on_failure.discard(on_failure)
         self._members -= 1
         if not self._members:
             self._stop.set()
@@ -163,7 +161,7 @@ class GuestRun:
         try:
             self.loop.call_soon_threadsafe(self._tick)
         except RuntimeError:
-            # The tick waits for `_drain`.
+            # The tick waits for `drain`.
             if not self.loop.is_closed():
                 raise
 
@@ -177,13 +175,12 @@ class GuestRun:
         try:
             result.unwrap()
         except BaseException as error:  # noqa: BLE001 - it is for the members
-            self.error = error
-            for tell in list(self._on_failure):
+            for tell in self.on_failure:
                 tell(error)
         if not self.loop.is_closed():
             self._finished.set_result(None)
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """End a run whose loop was closed too early, in the thread in which it ran.
 
         Trio would refuse every other run in this thread for as long as it is not over.

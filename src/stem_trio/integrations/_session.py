@@ -1,4 +1,4 @@
-"""A client that is open on trio, and the calls to it: the half of a host that runs on trio, whatever is on its other side.
+"""A client that is open on trio, and the calls to it: the half of a host that is on trio, whatever its other side.
 
 Calls run wherever the host starts them. The session knows the scope of each, so that closing reaches all of them.
 """
@@ -17,7 +17,7 @@ from ..errors import ConfigurationError, StoreClosedError
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["ClientSource", "ExcInfo", "Session", "check_source"]
+__all__ = ["ClientSource", "ExcInfo", "Session", "check_source", "is_cancellation"]
 
 T = TypeVar("T")
 
@@ -36,6 +36,13 @@ def check_source(source: ClientSource) -> ClientSource:
     if not isinstance(source, StemClient) and not callable(source):
         raise ConfigurationError(f"give a StemClient, or a function that makes one, not {type(source).__name__}")
     return source
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether this is trio's cancellation, alone or in a group, and nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
 
 
 class _State(enum.Enum):
@@ -75,6 +82,11 @@ class Session:
         assert self._client is not None
         return self._client
 
+    @property
+    def closing(self) -> bool:
+        """Whether it is open no more."""
+        return self._state is _State.CLOSING
+
     def check_open(self) -> None:
         """Raise StoreClosedError unless the client is open."""
         if self._state is not _State.OPEN:
@@ -90,7 +102,9 @@ class Session:
         if self._state is _State.OPENING:
             return StoreClosedError(f"the {self._owner} is being opened; use it within its block")
         if self._failure is None:
-            return StoreClosedError(f"the {self._owner} has been closed; whether a call under way took effect is unknown")
+            return StoreClosedError(
+                f"the {self._owner} has been closed; whether a call under way took effect is unknown"
+            )
         error = StoreClosedError(
             f"the stores of the {self._owner} have failed ({type(self._failure).__name__}): leave its block, whose end "
             "raises what has happened, and open a new one"
@@ -129,7 +143,7 @@ class Session:
                 raise
             await client.__aexit__(*self._reason)
         except BaseException as error:
-            if error is not self._reason[1] and not isinstance(error, trio.Cancelled):
+            if error is not self._reason[1] and not is_cancellation(error):
                 self._failure = error
             raise
         finally:

@@ -13,7 +13,7 @@ from ..client import StemClient
 from ..errors import ConfigurationError, StoreClosedError, StoreError
 from ..handle import TaskHandle
 from ._guest import GuestRun
-from ._session import Session, check_source
+from ._session import Session, check_source, is_cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -43,15 +43,15 @@ class AsyncioStem:
     """A `StemClient` for programs on asyncio or uvloop; it is open within its ``async with`` block.
 
     Trio runs as a guest of the running loop, in the same thread, with one run for all that are open there. Each call is
-    a trio task: cancelling the asyncio task that awaits it cancels it, and waits until it has ended, at most 5 s. Errors
-    arrive as they were raised. Leaving the block cancels the calls that are under way elsewhere, with a
-    `StoreClosedError` for who awaits them, and returns when trio has ended.
+    a trio task: cancelling the asyncio task that awaits it cancels it, and waits until it has ended, at most 5 s.
+    Errors arrive as they were raised. Leaving the block cancels the calls that are under way elsewhere, with a
+    `StoreClosedError` for those who await them, and returns when trio has ended.
 
     `Task.enqueue` takes it, and the handles that come from it are for asyncio as well.
 
     Args:
-        client: the client, not open; or a function that makes one, called on trio each time the block is entered. With a
-            `StemApp` tasks run in here too; their handlers are on trio, not on asyncio.
+        client: the client, not open; or a function that makes one, called on trio each time the block is entered. With
+            a `StemApp` tasks run in here too; their handlers are on trio, not on asyncio.
 
     Raises:
         ConfigurationError: it is neither.
@@ -227,7 +227,9 @@ class _Call:
             self.ended = self._loop.create_future()
             self.scope.cancel()
             if not await _outlast(self.ended, _GRACE):
-                _logger.warning("a call that was cancelled has not ended within %g s; it is left to end by itself", _GRACE)
+                _logger.warning(
+                    "a call that was cancelled has not ended within %g s; it is left to end by itself", _GRACE
+                )
         elif not self.future.cancelled():
             self.late = self.future.exception()  # asyncio complains of errors that nobody has looked at
 
@@ -246,7 +248,8 @@ class _Stay:
         self._calls: Final[set[_Call]] = set()
 
     async def open(self) -> None:
-        self._guest = await GuestRun.join(self.loop, self._run_failed)
+        self._guest = await GuestRun.join(self.loop)
+        self._guest.on_failure.add(self._run_failed)
         self._guest.start_soon(self._main)
         try:
             await asyncio.wait([self._opened])
@@ -295,7 +298,8 @@ class _Stay:
         self._calls.add(call)
         self._guest.start_soon(partial(self._serve, call, function))
         try:
-            return await call.future
+            value: T = await call.future
+            return value
         except asyncio.CancelledError as cancelled:
             await call.cancel()
             # It stays a cancellation, whatever the call has come to in the end.
@@ -310,31 +314,33 @@ class _Stay:
         try:
             with self._scope:
                 await self.session.run(partial(_settle, self._opened))
-        except trio.Cancelled:
-            raise
-        except BaseException as error:  # noqa: BLE001 - raised in asyncio, by `open` or `close`
+        except BaseException as error:
+            if is_cancellation(error):
+                raise  # the run as a whole has failed: `_run_failed` is about to hear of it
             self._error = error
         finally:
-            _settle(self._opened)
-            _settle(self._ended)
-            self._guest.leave(self._run_failed)
+            self._guest.leave()
+        _settle(self._opened)
+        _settle(self._ended)
 
     async def _serve(self, call: _Call, function: Callable[[StemClient], Awaitable[Any]]) -> None:
+        if call.future.cancelled():
+            call.scope.cancel()  # the task that awaits it has not had its turn yet
         try:
             call.settle(await self.session.call(function, call.scope))
-        except trio.Cancelled:
-            raise
-        except BaseException as error:  # noqa: BLE001 - raised in asyncio, where the call is awaited
+        except BaseException as error:
+            if is_cancellation(error):
+                raise  # as in `_main`
             call.settle(None, error)
-        finally:
-            self._calls.discard(call)
+        self._calls.discard(call)
 
     def _run_failed(self, error: BaseException) -> None:
         """Nothing that was on trio will ever end."""
         self._error = error
         self.session.fail(error)
-        for call in list(self._calls):
+        for call in self._calls:
             call.settle(None, self.session.closed_error())
+        self._calls.clear()
         _settle(self._opened)
         _settle(self._ended)
 
@@ -362,7 +368,9 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     except RuntimeError:
         loop = None
     if loop is None:
-        raise ConfigurationError("AsyncioStem is for code that runs on asyncio: use StemClient on trio, BlockingStem elsewhere")
+        raise ConfigurationError(
+            "AsyncioStem is for code that runs on asyncio: use StemClient on trio, BlockingStem elsewhere"
+        )
     return loop
 
 

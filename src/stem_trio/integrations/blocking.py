@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import warnings
 import weakref
@@ -13,8 +12,7 @@ import trio
 
 from ..client import StemClient
 from ..errors import ConfigurationError, StoreClosedError, StoreError
-from ..handle import TaskHandle
-from ._portal import FORKED, PortalThread
+from ._portal import PortalThread
 from ._session import check_source
 
 if TYPE_CHECKING:
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..config import StemConfig
     from ..envelope import DeadLetter
+    from ..handle import TaskHandle
     from ..status import TaskResult, TaskStatus
     from ..task import CallOptions, TaskCall, TaskRegistry
     from ._session import ClientSource
@@ -40,7 +39,7 @@ class BlockingStem:
     """A `StemClient` for code that blocks: scripts, Flask, Django. It is open within its ``with`` block.
 
     Trio runs in a thread of its own; any number of threads may use it at once. Ctrl-C in a thread that waits cancels
-    what it waits for. Closing cancels the calls that are under way in other threads, with a `StoreClosedError` for them.
+    what it waits for. Closing cancels the calls that are under way in other threads; they raise `StoreClosedError`.
 
     It does not survive a fork: open one in each process. One that is thrown away without being closed says so with a
     ResourceWarning, and lets nothing hang.
@@ -96,8 +95,8 @@ class BlockingStem:
             ConfigurationError: an event loop runs in this thread, which would stand still.
         """
         _refuse_loops()
-        if self._thread is not None and self._thread.pid != os.getpid():
-            raise ConfigurationError(FORKED)
+        if self._thread is not None:
+            self._thread.check_process()  # before the lock, which may be one that nobody will release
         with self._lock:
             if self._thread is not None:
                 raise StoreError("this BlockingStem is open already: share it, or make another one")
@@ -122,8 +121,8 @@ class BlockingStem:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         thread = self._thread
-        # In a forked process there is no thread to wait for, and the lock may be one that nobody will release.
-        if thread is None or thread.pid != os.getpid():
+        # In a forked process there is nothing to wait for.
+        if thread is None or thread.forked:
             return
         _refuse_loops()
         with self._lock:
@@ -167,9 +166,7 @@ class BlockingStem:
         return self._run(lambda client: client.status(str(task)))
 
     @overload
-    def wait_for_task(
-        self, task: BlockingTaskHandle[R], timeout: float | timedelta | None = None
-    ) -> TaskResult[R]: ...
+    def wait_for_task(self, task: BlockingTaskHandle[R], timeout: float | timedelta | None = None) -> TaskResult[R]: ...
     @overload
     def wait_for_task(self, task: str, timeout: float | timedelta | None = None) -> TaskResult[Any]: ...
     def wait_for_task(
@@ -264,7 +261,7 @@ class BlockingTaskHandle(Generic[R]):
 
 def _forgotten(thread: PortalThread) -> None:
     """End the thread of one that nobody refers to any more, or that the end of the program finds open."""
-    if thread.pid == os.getpid():
+    if not thread.forked:
         # Not waited for: this is called wherever the last reference happens to go, on trio's thread too.
         thread.abandon()
         warnings.warn(
@@ -274,7 +271,7 @@ def _forgotten(thread: PortalThread) -> None:
 
 def _refuse_loops() -> None:
     """Whoever waits in a thread with an event loop stops all that runs on it."""
-    if trio.lowlevel.in_trio_run() and trio.lowlevel.in_trio_task():
+    if trio.lowlevel.in_trio_task():
         raise ConfigurationError("BlockingStem would block the trio program that it is called in: use StemClient")
     try:
         asyncio.get_running_loop()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
 
 from ..abc import Broker, ResultBackend
 from ..errors import ConfigurationError
 from .adapters import StemMemoryAdapter, StemRedisAdapter, StemSqliteAdapter, StemStoreAdapter, scheme_of
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["ENTRY_POINT_GROUP", "StemStoreOverrides", "open_backend", "open_broker", "open_stores"]
 
@@ -230,6 +231,8 @@ class _Adapters:
             return ConfigurationError(
                 f"{scheme}://: {_PLANNED[scheme]} are planned and not there yet; use sqlite:// or redis://"
             )
+        import difflib  # noqa: PLC0415 - for this message alone
+
         built_in = {name for adapter in _BUILT_IN for name in adapter.schemes}
         known = sorted({*built_in, *self._explicit, *installed})
         near = difflib.get_close_matches(scheme, known, n=1)
@@ -256,6 +259,8 @@ class _Installed:
     """The adapters of installed packages. Looked for only when nothing else serves a scheme: it takes a while."""
 
     def __init__(self) -> None:
+        from importlib.metadata import entry_points  # noqa: PLC0415 - more than 1 MiB, which few programs need
+
         self._found: list[tuple[str, StemStoreAdapter]] = []
         self._broken: list[tuple[str, Exception]] = []
         loaded: list[object] = []

@@ -165,6 +165,10 @@ class FaultyBroker(Broker):
         """See `Broker`."""
         return await self.faults.around("broker.revoke", partial(self.inner.revoke, queue, task_ids, reason=reason))
 
+    async def revocations(self, queue: str, task_ids: Sequence[str]) -> list[str | None]:
+        """See `Broker`."""
+        return await self.faults.around("broker.revocations", partial(self.inner.revocations, queue, task_ids))
+
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[WaitingTask]:
         """See `Broker`."""
         return await self.faults.around("broker.peek", partial(self.inner.peek, queue, limit=limit, offset=offset))

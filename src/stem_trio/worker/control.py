@@ -10,7 +10,6 @@ import trio
 
 from ..control import CONTROL_CHANNEL, ControlMessage, decode_control
 from ..errors import StoreUnavailableError
-from .held import Cause
 from .setup import Backoff
 
 if TYPE_CHECKING:
@@ -61,5 +60,4 @@ class ControlListener:
         for task_id in message.ids:
             held = self._holdings.get(task_id)
             if held is not None:  # of a run that has ended, only the settlement is left: that goes on
-                held.revoke_reason = message.reason
-                held.cancel(Cause.REVOKED)
+                held.revoke(message.reason)

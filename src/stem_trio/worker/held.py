@@ -119,6 +119,12 @@ class Held:
             self.cause = cause
             self.scope.cancel()
 
+    def revoke(self, reason: str) -> None:
+        """Cancel the run, since its task was revoked."""
+        if self.cause is None:
+            self.revoke_reason = reason
+        self.cancel(Cause.REVOKED)
+
     @property
     def cancelled(self) -> trio.Event:
         """Set when the handler is asked to come to an end. Made when first asked for: few handlers look."""

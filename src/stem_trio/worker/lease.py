@@ -110,6 +110,23 @@ class LeaseKeeper:
             return
         for held, lease, kept in zip(due, leases, renewed, strict=True):
             self._apply(held, sent_at, lease.duration, kept=kept)
+        await self._look_for_revocations([held for held in due if held.phase is Phase.RUNNING and held.cause is None])
+
+    async def _look_for_revocations(self, running: Sequence[Held]) -> None:
+        """Cancel what was revoked when this worker could not hear it; a broadcast does it at once, this in the end."""
+        by_queue: dict[str, list[Held]] = {}
+        for held in running:
+            by_queue.setdefault(held.lease.queue, []).append(held)
+        for queue, some in by_queue.items():
+            ask = partial(self._setup.broker.revocations, queue, [held.id for held in some])
+            try:
+                reasons = await self._setup.call("revocations", ask)
+            except StoreUnavailableError as error:
+                _logger.debug("cannot look for revocations, will at the next renewal: %s", error)
+                continue
+            for held, reason in zip(some, reasons, strict=True):
+                if reason is not None and held.phase is Phase.RUNNING:
+                    held.revoke(reason)
 
     def _apply(self, held: Held, sent_at: float, duration: float, *, kept: bool) -> None:
         if kept:

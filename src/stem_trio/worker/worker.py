@@ -406,8 +406,11 @@ class Worker:
                 try:
                     await self._settler.settle_rest()
                 finally:
-                    await heartbeat.end()
-                    await self._pump.send_rest()
+                    try:
+                        await heartbeat.end()
+                    finally:
+                        # Listeners that need not wait hear of what was just settled even when the time is over.
+                        await self._pump.send_rest()
 
     async def _work(self, shutdown: Shutdown, services: trio.Nursery, task_status: trio.TaskStatus[Worker]) -> None:
         setup = self._setup

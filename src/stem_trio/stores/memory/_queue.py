@@ -384,6 +384,11 @@ class TaskQueue:
             self._tidy_heap()
         return True
 
+    def revocation(self, task_id: str) -> str | None:
+        """Why a task is revoked; None when it is not, or is not there."""
+        held = self._ids.get(task_id)
+        return held.revoked if held is not None and held.envelope.queue == self.name else None
+
     # --- looking and removing -----------------------------------------------------------------------------------------
 
     def stats(self) -> QueueStats:

@@ -270,6 +270,13 @@ class InMemoryBroker(MemoryStore, Broker):
         return results
 
     @trio.lowlevel.enable_ki_protection
+    async def revocations(self, queue: str, task_ids: Sequence[str]) -> list[str | None]:
+        """See `Broker.revocations`."""
+        await self._enter_operation()
+        found = self._find(queue, trio.current_time())
+        return [None if found is None else found.revocation(task_id) for task_id in task_ids]
+
+    @trio.lowlevel.enable_ki_protection
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[WaitingTask]:
         """See `Broker.peek`."""
         await self._enter_operation()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ...errors import ConfigurationError
 
 try:
     from .address import Tls
     from .backend import RedisResultBackend
     from .broker import RedisBroker
-    from .commands import RedisCommands
     from .errors import RedisReplyError, SharedConnectionError
 except ModuleNotFoundError as _error:
-    _missing = (_error.name or "").partition(".")[0]
-    if _missing not in {"redis", "hiredis"}:
+    if _error.name != "hiredis":
         raise
-    raise ConfigurationError(f'the Redis store needs {_missing}; pip install "stem-trio[redis]"') from _error
+    raise ConfigurationError('the Redis store needs hiredis; pip install "stem-trio[redis]"') from _error
+
+if TYPE_CHECKING:
+    from .commands import RedisCommands
 
 __all__ = [
     "RedisBroker",
@@ -29,3 +32,17 @@ __all__ = [
 RedisStreamsBroker = RedisBroker
 """`RedisBroker` by the name that it has in Stem."""
 # The name is all: this broker keeps its tasks in sorted sets and not in streams, which know neither priority nor delay.
+
+
+def __getattr__(name: str) -> Any:
+    """`RedisCommands`, when it is first asked for: it alone needs redis-py, which takes 8 MiB and half of the start."""
+    if name != "RedisCommands":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from .commands import RedisCommands  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "redis":
+            raise
+        raise ConfigurationError('RedisCommands needs redis; pip install "stem-trio[redis]"') from error
+    globals()[name] = RedisCommands
+    return RedisCommands

@@ -1,14 +1,13 @@
-"""Where a Redis server is, and how to get in: read from a URL by redis-py, kept so that secrets cannot leak."""
+"""Where a Redis server is, and how to get in: read from a URL, kept so that secrets cannot leak."""
 
 from __future__ import annotations
 
 import re
 import ssl
-from typing import TYPE_CHECKING, Any, Final, cast, final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TYPE_CHECKING, Any, Final, final
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 import attrs
-from redis.connection import parse_url
 
 from ..._validate import integer
 from ...errors import ConfigurationError, InvalidOptionError
@@ -24,10 +23,9 @@ _SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel
 _SENTINEL_PORT: Final = 26379
 _PORT: Final = 6379
 
-_USED: Final = frozenset(
-    {"host", "port", "path", "username", "password", "db", "client_name", "connection_class", "protocol"}
-)
+_USED: Final = frozenset({"host", "port", "path", "username", "password", "db", "client_name", "protocol"})
 _CLIENT_NAME: Final = re.compile(r"[!-~]+")
+_FALSE: Final = ("0", "F", "FALSE", "N", "NO")
 _TLS_OPTIONS: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs"})
 
 
@@ -160,7 +158,7 @@ def parse_address(
     ``sentinel_username`` and ``sentinel_password`` in the query.
 
     Args:
-        url: the URL; everything that redis-py reads from one and that has an effect here.
+        url: the URL, as redis-py reads it.
         db: number of the database, over the URL's.
         credentials: asks for user and password, over the URL's.
         tls: TLS, over the URL's options of that name.
@@ -195,28 +193,55 @@ def parse_address(
 
 def _parse_plain(url: str) -> RedisAddress:
     try:
-        parts: dict[str, Any] = dict(cast("Any", parse_url)(url))  # not annotated
+        parts = _read_plain(url)
     except ValueError as error:
-        # redis-py's own message can hold the URL, hence the password.
+        # Its message can hold the URL, hence the password.
         raise ConfigurationError(f"{redact(url)}: not a Redis URL ({type(error).__name__})") from None
     _refuse_unknown(url, parts)
-    # What is no number redis-py takes for database 0.
-    database = urlsplit(url).path.strip("/")
-    if parts.get("path") is None and database and not database.isdecimal():
-        raise ConfigurationError(f"{redact(url)}: what follows the host is the number of a database")
-    if str(parts.get("protocol", "3")) != "3":
+    if parts.get("protocol", 3) != 3:
         raise ConfigurationError(f"{redact(url)}: protocol must be 3, or left out")
-    secure = url.startswith("rediss://")
     return RedisAddress(
-        host=parts.get("host") or "localhost",
+        host=parts.get("host", "localhost"),
         port=parts.get("port", _PORT),
         path=parts.get("path") if url.startswith("unix://") else None,
-        db=int(parts.get("db", 0)),
+        db=parts.get("db", 0),
         username=parts.get("username"),
         password=parts.get("password"),
         client_name=parts.get("client_name"),
-        tls=_tls(url, parts) if secure else None,
+        tls=_tls(url, parts) if url.startswith("rediss://") else None,
     )
+
+
+def _read_plain(url: str) -> dict[str, Any]:
+    """Everything that a URL says, by name: its query, and over that what stands before the query.
+
+    Raises:
+        ConfigurationError: the database is no number.
+        ValueError: something else cannot be read.
+    """
+    parts = urlsplit(url)
+    found: dict[str, Any] = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    for name in found.keys() & {"db", "port", "protocol"}:
+        found[name] = int(found[name])
+    if "ssl_check_hostname" in found:
+        found["ssl_check_hostname"] = found["ssl_check_hostname"].upper() not in _FALSE
+    if parts.username:
+        found["username"] = unquote(parts.username)
+    if parts.password:
+        found["password"] = unquote(parts.password)
+    if parts.scheme == "unix":
+        if parts.path:
+            found["path"] = unquote(parts.path)
+        return found
+    if parts.hostname:
+        found["host"] = unquote(parts.hostname)
+    if parts.port:
+        found["port"] = parts.port
+    if database := parts.path.strip("/"):
+        if not database.isdecimal():
+            raise ConfigurationError(f"{redact(url)}: what follows the host is the number of a database")
+        found.setdefault("db", int(database))
+    return found
 
 
 def _refuse_unknown(url: str, parts: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
-import redis.exceptions
 import trio
 
 from ..._validate import duration
@@ -15,7 +14,7 @@ from ...status import TaskStatus, WorkerHeartbeat
 from .address import RedisAddress, parse_address
 from .batch import ScriptCalls
 from .connection import pack
-from .errors import translate
+from .errors import ReplyError, translate
 from .keys import pack_status, status_lifetime, unpack_status
 from .script import CHUNK, load_script
 from .store import DEFAULT_PREFIX, RedisStore
@@ -161,7 +160,7 @@ class RedisResultBackend(RedisStore, ResultBackend):
     async def _transaction(self, *commands: tuple[Argument, ...]) -> None:
         packed = [pack(("MULTI",)), *(pack(command) for command in commands), pack(("EXEC",))]
         for reply in await self._transport.pipeline(packed, repeatable=True):
-            if isinstance(reply, redis.exceptions.RedisError):
+            if isinstance(reply, ReplyError):
                 raise translate(reply) from reply
 
 

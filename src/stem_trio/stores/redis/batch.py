@@ -9,10 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
-import redis.exceptions
 import trio
 
-from .errors import ConnectionLostError, translate
+from .errors import ConnectionLostError, NoScriptError, ReplyError, translate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +86,7 @@ class ScriptCalls:
         if again:
             send = partial(self._send, keys, args, count, size)
             [reply] = await self._transport.exchange(send, repeatable=True, began=began, sent=sent)
-        if isinstance(reply, redis.exceptions.RedisError):
+        if isinstance(reply, ReplyError):
             raise translate(reply) from reply
         items: list[Any] = reply
         return items
@@ -174,11 +173,11 @@ class _Batch:
 
     def put(self, value: Any) -> None:
         """The results have come."""
-        if isinstance(value, redis.exceptions.NoScriptError) and not self._repeated:
+        if isinstance(value, NoScriptError) and not self._repeated:
             self._repeated = True
             self.connection.submit([self._kind.script.pack_source(*self._contents())], self)
             return
-        if isinstance(value, redis.exceptions.RedisError):
+        if isinstance(value, ReplyError):
             for call in self.calls:
                 call.end(value)
             return

@@ -320,6 +320,14 @@ class RedisBroker(RedisStore, Broker):
         """See `Broker.revoke`."""
         return [bool(done) for done in await self._on_queue(_REVOKE, queue, [reason, *task_ids])]
 
+    async def revocations(self, queue: str, task_ids: Sequence[str]) -> list[str | None]:
+        """See `Broker.revocations`."""
+        if not task_ids:
+            await trio.lowlevel.checkpoint()
+            return []
+        reasons = await self._transport.call("HMGET", self.keyspace.revoked(queue), *task_ids, repeatable=True)
+        return [None if reason is None else reason.decode() for reason in reasons]
+
     async def peek(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[WaitingTask]:
         """See `Broker.peek`."""
         rows = zip(*await self._on_queue(_PEEK, queue, [limit, offset]), strict=True)

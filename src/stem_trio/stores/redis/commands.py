@@ -13,7 +13,7 @@ from ..._groups import open_transparent_nursery
 from ..._validate import duration
 from .address import parse_address
 from .connection import pack
-from .errors import SharedConnectionError
+from .errors import ReplyError, SharedConnectionError
 from .transport import RedisTransport
 
 if TYPE_CHECKING:
@@ -49,6 +49,23 @@ _REFUSED: Final[Mapping[str, str]] = {
     "SCRIPT DEBUG": _CHANGES,
 }
 _MAY_BLOCK: Final = ("XREAD", "XREADGROUP")
+_KINDS: Final[Mapping[str, type[redis.exceptions.RedisError]]] = {
+    **dict.fromkeys(("ASK", "CROSSSLOT", "MOVED", "TRYAGAIN"), redis.exceptions.ClusterError),
+    **dict.fromkeys(("DENIED", "NOAUTH", "WRONGPASS"), redis.exceptions.AuthenticationError),
+    "CLUSTERDOWN": redis.exceptions.ClusterDownError,
+    "EXECABORT": redis.exceptions.ExecAbortError,
+    "LOADING": redis.exceptions.BusyLoadingError,
+    "MASTERDOWN": redis.exceptions.MasterDownError,
+    "NOPERM": redis.exceptions.NoPermissionError,
+    "NOSCRIPT": redis.exceptions.NoScriptError,
+    "OOM": redis.exceptions.OutOfMemoryError,
+    "READONLY": redis.exceptions.ReadOnlyError,
+}
+
+
+def _redis_py_error(reply: ReplyError) -> redis.exceptions.RedisError:
+    """redis-py's exception for an error reply."""
+    return _KINDS.get(reply.code, redis.exceptions.ResponseError)(str(reply))
 
 
 class _Pool:
@@ -174,10 +191,11 @@ class RedisCommands(AsyncCoreCommands):
             [pack(tuple(words))], repeatable=name.upper() in READ_COMMANDS, timeout=self._timeout
         )
         empty = "EMPTY_RESPONSE" in options
-        if isinstance(reply, redis.exceptions.RedisError):
-            if empty and isinstance(reply, redis.exceptions.ResponseError):
+        if isinstance(reply, ReplyError):
+            error = _redis_py_error(reply)
+            if empty and isinstance(error, redis.exceptions.ResponseError):
                 return options["EMPTY_RESPONSE"]
-            raise reply
+            raise error
         if self._decodes and "NEVER_DECODE" not in options:
             reply = self._decode(reply)
         for internal in ("EMPTY_RESPONSE", "NEVER_DECODE", "keys"):

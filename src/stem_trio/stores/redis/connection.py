@@ -44,7 +44,7 @@ class Reply(Protocol):
     """Whoever takes one reply from the queue."""
 
     def put(self, value: Any) -> None:
-        """One reply has come; an error reply is an exception of redis-py. Must not raise."""
+        """One reply has come; an error reply is a `ReplyError`. Must not raise."""
 
     def fail(self, error: ConnectionLostError) -> None:
         """The connection has gone. Called for each reply that is owed."""
@@ -104,7 +104,7 @@ class Waiter:
         return trio.lowlevel.Abort.SUCCEEDED
 
     async def wait(self) -> list[Any]:
-        """The replies, error replies among them as exceptions of redis-py.
+        """The replies, error replies among them as `ReplyError`.
 
         Cancellation: the commands are carried out all the same; their replies are dropped.
 

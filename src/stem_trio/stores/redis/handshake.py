@@ -7,12 +7,11 @@ import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
-import redis.exceptions
 import trio
 
 from ...errors import ConfigurationError, StoreUnavailableError
 from .connection import Argument, open_stream, pack
-from .errors import RedisReplyError, reply_error, translate
+from .errors import RedisReplyError, ReplyError, reply_error, translate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +79,7 @@ class _Dialogue:
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
 
     async def call(self, *command: Argument) -> Any:
-        """Send a command and return its reply. Raises redis-py's error for an error reply, secrets taken out."""
+        """Send a command and return its reply. Raises a `ReplyError` for an error reply, secrets taken out."""
         await self._stream.send_all(pack(command))
         while (value := self._reader.gets()) is _NOTHING:
             data = await self._stream.receive_some(65536)
@@ -110,7 +109,7 @@ async def _log_in(stream: trio.abc.Stream, address: RedisAddress) -> None:
             await dialogue.call("SELECT", address.db)
         # HELLO is answered while data are still being loaded, this is not.
         await dialogue.call("PING")
-    except redis.exceptions.RedisError as error:
+    except ReplyError as error:
         text = str(error)
         if text.startswith("NOPROTO") or text.lower().startswith("err unknown command"):
             raise ConfigurationError(
@@ -175,7 +174,7 @@ async def _find_master(address: RedisAddress, timeout: float) -> tuple[str, int]
     for host, port in address.sentinels:
         try:
             found = await _ask_sentinel(address, host, port, each)
-        except redis.exceptions.RedisError as error:
+        except ReplyError as error:
             problem = translate(error)
             lasting = lasting and not isinstance(problem, StoreUnavailableError)
             problems.append(f"{host}:{port}: {problem}")

@@ -97,6 +97,10 @@ class Keyspace:
         """The list that waiting workers of a queue block on."""
         return self.queue_keys(queue)[9]
 
+    def revoked(self, queue: str) -> str:
+        """The hash of the reasons for which tasks of a queue are revoked."""
+        return self.queue_keys(queue)[7]
+
     def status(self, task_id: str) -> str:
         """The key of a task's status, and the channel on which it is told."""
         return f"{self.prefix}:status:{task_id}"

@@ -7,13 +7,12 @@ from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, final
 
-import redis.exceptions
 import trio
 
 from ..._groups import open_transparent_nursery
 from ...errors import StoreClosedError, StoreUnavailableError
 from .connection import pack
-from .errors import translate
+from .errors import ReplyError, translate
 from .transport import RedisTransport
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ class _Request:
         self.missing = missing
         self.over = trio.Event()
         self.lost = False
-        self.refusal: redis.exceptions.RedisError | None = None
+        self.refusal: ReplyError | None = None
 
 
 @final
@@ -132,7 +131,7 @@ class _Requests:
     def put(self, value: Any) -> None:
         """A reply to the request that is next."""
         request = self._requests[0]
-        refused = isinstance(value, redis.exceptions.RedisError) and request.channel is not None
+        refused = isinstance(value, ReplyError) and request.channel is not None
         if refused and request.refusal is None:
             request.refusal = value
             _logger.warning("Redis refused a change of the subscription to %s: %s", request.channel, value)

@@ -6,13 +6,11 @@ A changed script has another hash: two versions of the program can work side by 
 from __future__ import annotations
 
 import hashlib
-from importlib import resources
+import pkgutil
 from typing import TYPE_CHECKING, Any, Final, final
 
-import redis.exceptions
-
 from .connection import Argument, pack
-from .errors import translate
+from .errors import NoScriptError, ReplyError, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,15 +65,15 @@ class Script:
         """
 
         def abandoned(replies: list[Any]) -> None:
-            if on_abandoned is not None and not isinstance(replies[0], redis.exceptions.RedisError):
+            if on_abandoned is not None and not isinstance(replies[0], ReplyError):
                 on_abandoned(replies[0])
 
         [reply] = await transport.pipeline([self.pack(keys, args)], repeatable=True, on_abandoned=abandoned)
-        if isinstance(reply, redis.exceptions.NoScriptError):
+        if isinstance(reply, NoScriptError):
             # A new server, or one whose scripts were flushed.
             command = self.pack_source(keys, args)
             [reply] = await transport.pipeline([command], repeatable=True, on_abandoned=abandoned)
-        if isinstance(reply, redis.exceptions.RedisError):
+        if isinstance(reply, ReplyError):
             raise translate(reply) from reply
         return reply
 
@@ -87,5 +85,11 @@ def load_script(name: str, *parts: str) -> Script:
         name: its file, without ending.
         parts: files that are put before it.
     """
-    folder = resources.files(__package__ or __name__).joinpath("scripts")
-    return Script("".join(folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in (*parts, name)))
+    return Script("".join(_read(part) for part in (*parts, name)))
+
+
+def _read(name: str) -> str:
+    # Not by importlib.resources, which is ten modules more in every worker.
+    data = pkgutil.get_data(__name__, f"scripts/{name}.lua")
+    assert data is not None, "whatever can load this package can load its data"
+    return data.decode()

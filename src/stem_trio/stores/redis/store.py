@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import redis.exceptions
 import trio
 
 from ..._groups import open_transparent_nursery
 from ...abc import Store
-from ...errors import StoreClosedError, StoreError, StoreUnavailableError
-from .commands import RedisCommands
+from ...errors import ConfigurationError, StoreClosedError, StoreError, StoreUnavailableError
+from .errors import RedisReplyError
 from .keys import Keyspace
 from .pubsub import PubSub
 from .transport import RedisTransport
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_PREFIX", "RedisStore"]
 
 DEFAULT_PREFIX: Final = "stem"
+
+_POLICY: Final = re.compile(rb"^maxmemory_policy:(\S+)", re.MULTILINE)
 
 _logger = logging.getLogger(__name__)
 
@@ -148,12 +150,13 @@ class RedisStore(Store):
 async def _warn_of_eviction(transport: RedisTransport) -> None:
     """Log what a server that throws keys away when its memory is full would do to tasks. Where it tells."""
     try:
-        info = await RedisCommands(transport).info("memory")
-    except (redis.exceptions.RedisError, StoreUnavailableError) as error:
+        info = await transport.call("INFO", "memory", repeatable=True)
+    except (RedisReplyError, ConfigurationError, StoreUnavailableError) as error:
         # Not every user may ask, nor every service tell; and an outage is met by the first command that matters.
         _logger.debug("%s does not tell its eviction policy: %s", transport.address.label, error)
         return
-    policy = info.get("maxmemory_policy", "noeviction")
+    found = _POLICY.search(info) if isinstance(info, bytes) else None
+    policy = "noeviction" if found is None else found[1].decode("ascii", "replace")
     if policy != "noeviction":
         _logger.warning(
             "Redis at %s has maxmemory-policy %s: when its memory is full, it deletes %s. Set it to noeviction, under "

@@ -13,12 +13,11 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
-import redis.exceptions
 import trio
 
 from ...errors import ConfigurationError, StoreClosedError, StoreTimeoutError, StoreUnavailableError
 from .connection import Argument, Connection, Waiter, pack
-from .errors import NOT_SERVING, ConnectionLostError, translate
+from .errors import ConnectionLostError, NotServingError, ReplyError, translate
 from .handshake import connect
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ class RedisTransport:
             RedisReplyError: the server refuses the command.
         """
         [reply] = await self.pipeline([pack(command)], repeatable=repeatable)
-        if isinstance(reply, redis.exceptions.RedisError):
+        if isinstance(reply, ReplyError):
             raise translate(reply) from reply
         return reply
 
@@ -262,7 +261,7 @@ class RedisTransport:
     def goes_elsewhere(self, connection: Connection, replies: list[Any], *, repeatable: bool) -> bool:
         """Whether the commands are to be sent again, to the server that serves when this one does not."""
         for reply in replies:
-            if isinstance(reply, NOT_SERVING):
+            if isinstance(reply, NotServingError):
                 break
         else:
             return False
@@ -270,7 +269,7 @@ class RedisTransport:
             self._refusal = reply
             self._withdraw()
             connection.abandon()
-        return repeatable or all(isinstance(reply, NOT_SERVING) for reply in replies)
+        return repeatable or all(isinstance(reply, NotServingError) for reply in replies)
 
     async def connected(self) -> Connection:
         """The connection; waits for one.

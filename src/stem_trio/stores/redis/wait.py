@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, final
 
-import redis.exceptions
 import trio
 
 from .connection import Connection, pack
+from .errors import ReplyError
 from .transport import RedisTransport
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class _Pop:
     def put(self, value: Any) -> None:
         """The reply: None, [list, entry], or an error."""
         self.done = True
-        if self.abandoned and value is not None and not isinstance(value, redis.exceptions.RedisError):
+        if self.abandoned and value is not None and not isinstance(value, ReplyError):
             self._hand_back(value[0])
         self._wake()
 

@@ -14,8 +14,9 @@ from ...errors import StoreClosedError
 from ...status import TaskStatus, WorkerHeartbeat
 from . import statements
 from .clock import micro
+from .records import record, status_rows
 from .store import DEFAULT_BUSY_TIMEOUT, SqliteStore
-from .transaction import STATUSES, key, pack, unpack
+from .transaction import STATUSES, key
 
 if TYPE_CHECKING:
     import os
@@ -33,9 +34,6 @@ __all__ = ["SqliteResultBackend"]
 _CHUNK: Final = 500
 _decode_heartbeat: Final = msgspec.json.Decoder(WorkerHeartbeat).decode
 _encode_heartbeat: Final = msgspec.json.Encoder().encode
-
-_Row = tuple[str, int, int, str]
-"""Of a status: id, version, microseconds to keep it, JSON."""
 
 
 @final
@@ -89,11 +87,7 @@ class SqliteResultBackend(SqliteStore, ResultBackend):
         result: list[bool] = []
         for first in range(0, len(statuses), _CHUNK):
             chunk = statuses[first : first + _CHUNK]
-            rows = [
-                (key(status.id), status.version, max(1, micro(status.ttl)), status.encode().decode())
-                for status in chunk
-            ]
-            result += await engine.call(partial(_record, statuses=chunk, rows=rows))
+            result += await engine.call(partial(record, statuses=chunk, rows=status_rows(chunk)))
         if not statuses:
             await trio.lowlevel.checkpoint()
         return result
@@ -142,33 +136,13 @@ class SqliteResultBackend(SqliteStore, ResultBackend):
         return sorted((_decode_heartbeat(body) for (body,) in rows), key=lambda heartbeat: heartbeat.worker)
 
 
-def _record(work: Transaction, statuses: Sequence[TaskStatus], rows: Sequence[_Row]) -> list[bool]:
-    """Write statuses; for each, whether its version was not less than that of the one in place."""
-    found = work.value(statements.FIND_VERSIONS, pack([row[0] for row in rows]), work.now.time)
-    versions: dict[str, int] = dict(unpack(found))
-    last: dict[str, tuple[TaskStatus, int, int, str]] = {}
-    result: list[bool] = []
-    for status, (name, version, kept_for, body) in zip(statuses, rows, strict=True):
-        written = version >= versions.get(name, version)
-        result.append(written)
-        if written:
-            versions[name] = version
-            last.pop(name, None)
-            last[name] = (status, version, work.now.time + kept_for, body)
-    if last:
-        first = work.take(len(last))
-        work.run(statements.RECORD, pack([(name, *entry[1:]) for name, entry in last.items()]), first)
-        work.change.statuses += [(first + position, entry[0]) for position, entry in enumerate(last.values())]
-    return result
-
-
 def _get(work: Transaction, name: str) -> str | None:
     row = work.row(statements.GET_STATUS, name, work.now.time)
     return None if row is None else str(row[0])
 
 
 def _list_heartbeats(work: Transaction) -> list[tuple[str]]:
-    return work.execute(statements.LIST_HEARTBEATS, (work.now.time,)).fetchall()
+    return work.execute(statements.LIST_HEARTBEATS, statements.bind(work.now.time)).fetchall()
 
 
 @final

@@ -26,7 +26,7 @@ _BATCH: Final = 100
 
 def send(work: Transaction, channel: str, message: bytes) -> None:
     """Send a message to those who are subscribed, and clear old ones away."""
-    cursor = work.execute(statements.SEND, (work.now.time, key(channel), message))
+    cursor = work.execute(statements.SEND, statements.bind(work.now.time, key(channel), message))
     number = cursor.lastrowid or 0
     work.run(statements.TRIM_MESSAGES, _BATCH, work.now.time - _KEPT_FOR, number - _KEPT)
     work.change.messages = True
@@ -66,7 +66,7 @@ class SqliteSubscription:
         self._lot.unpark_all()
 
     def _read(self, work: Transaction) -> tuple[list[tuple[int, bytes]], int]:
-        found = work.execute(statements.RECEIVE, (self._position, self._channel, _BATCH)).fetchall()
+        found = work.execute(statements.RECEIVE, statements.bind(self._position, self._channel, _BATCH)).fetchall()
         return found, found[-1][0] if len(found) == _BATCH else _last(work)
 
     def _add(self, read: tuple[list[tuple[int, bytes]], int]) -> None:

@@ -84,7 +84,8 @@ class StoreClock:
         if boot != _boot_id() or since_boot + time_offset < last_time:
             now = last_time + max(0, wall - last_wall)
             time_offset, lease_offset = now - since_boot, now - awake
-            connection.execute(statements.SET_CLOCK, (_boot_id(), time_offset, lease_offset, now, wall))
+            new = statements.bind(_boot_id(), time_offset, lease_offset, now, wall)
+            connection.execute(statements.SET_CLOCK, new)
         self._time_offset, self._lease_offset = time_offset, lease_offset
 
     def now(self) -> Moment:

@@ -322,7 +322,7 @@ class Engine:
             with suppress(sqlite3.Error):
                 if self._bell.fileno is not None:
                     connection.execute(statements.SET_BUSY_TIMEOUT.format(_LAST_LOCK))
-                    connection.execute(statements.TAKE_BELLS_DOWN, (pack([self._bell.name]),))
+                    connection.execute(statements.TAKE_BELLS_DOWN, statements.bind(pack([self._bell.name])))
             with suppress(sqlite3.Error):
                 connection.close()
         self._bell.take_down()

@@ -30,6 +30,7 @@ __all__ = [
     "claim",
     "count",
     "find_dead",
+    "find_revoked",
     "give_back",
     "list_dead",
     "next_change",
@@ -121,6 +122,8 @@ def next_change(work: Transaction, queues: Iterable[str]) -> float:
 
 def publish(work: Transaction, keep: Keep, rows: str, count: int, queues: frozenset[str], delay: int) -> list[bool]:
     """Put tasks in; for each, whether it is new. `rows` are those of the statement, packed."""
+    if not count:
+        return []
     for queue in queues:
         advance(work, queue, keep)
     first = work.take(count)
@@ -136,8 +139,8 @@ def publish(work: Transaction, keep: Keep, rows: str, count: int, queues: frozen
     return result
 
 
-Row = tuple[int, int, int, int, int, int, str | None, int]
-"""Of a task that is claimed: at, turn, number, attempt, deliveries, strikes, revoked, length of the lease."""
+Row = tuple[int, int, int, int, str | None, int, str, str]
+"""Of a task that is claimed: number, attempt, deliveries, strikes, revoked, length of the lease, id, queue."""
 
 
 class Turns:
@@ -176,7 +179,7 @@ def claim(
     if not rows:
         return [], [], 0
     first = work.take(len(rows))
-    work.run(statements.LEASE, pack([row[2] for row in rows]), work.now.lease, first)
+    work.run(statements.LEASE, pack([row[0] for row in rows]), work.now.lease, first)
     return rows, unpack(envelopes), first
 
 
@@ -303,6 +306,15 @@ def revoke(work: Transaction, keep: Keep, queue: str, task_ids: Sequence[str], r
     return result
 
 
+def find_revoked(work: Transaction, queue: str, task_ids: Sequence[str]) -> list[str | None]:
+    """For each id the reason for which it is revoked, or None."""
+    result: list[str | None] = [None] * len(task_ids)
+    found = unpack(work.value(statements.FIND_REVOKED, queue, pack([key(task_id) for task_id in task_ids])))
+    for position, reason in found:
+        [result[position]] = unpack(reason)
+    return result
+
+
 def purge(work: Transaction, keep: Keep, queue: str, task_ids: Sequence[str] | None, *, dead: bool) -> int:
     """Delete tasks that wait, or dead letters: those with the ids, or the next few of all; how many."""
     advance(work, queue, keep)
@@ -316,14 +328,14 @@ def purge(work: Transaction, keep: Keep, queue: str, task_ids: Sequence[str] | N
 def count(work: Transaction, keep: Keep, queue: str) -> QueueStats:
     """How many tasks are in which place."""
     advance(work, queue, keep)
-    found = dict(work.execute(statements.COUNT, (queue,)).fetchall())
+    found = dict(work.execute(statements.COUNT, statements.bind(queue)).fetchall())
     return QueueStats(
         ready=found.get(READY, 0), delayed=found.get(DELAYED, 0), leased=found.get(LEASED, 0), dead=found.get(DEAD, 0)
     )
 
 
 def peek(work: Transaction, keep: Keep, queue: str, limit: int, offset: int) -> tuple[Any, list[str], int]:
-    """Tasks that wait: place, moment, attempt and deliveries of each, their envelopes, and the moment of the look."""
+    """Tasks that wait: place, moment, attempt, deliveries and id of each, their envelopes, and the moment of this."""
     advance(work, queue, keep)
     states, envelopes = work.row(statements.PEEK, queue, limit, offset)
     return unpack(states), unpack(envelopes), work.now.time
@@ -331,8 +343,8 @@ def peek(work: Transaction, keep: Keep, queue: str, limit: int, offset: int) -> 
 
 # --- dead letters -------------------------------------------------------------------------------------------------
 
-Letters = tuple[list[tuple[str, int, int, int]], list[str]]
-"""Of dead letters: letter, attempt, deliveries and strikes of each, and their envelopes."""
+Letters = tuple[list[tuple[str, int, int, int, str]], list[str]]
+"""Of dead letters: letter, attempt, deliveries, strikes and id of each, and their envelopes."""
 
 
 def list_dead(work: Transaction, keep: Keep, queue: str, limit: int, offset: int) -> Letters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sqlite3
 from importlib import resources
 from typing import TYPE_CHECKING, Final
@@ -54,6 +55,8 @@ def connect(path: Path, *, synchronous: str, clock: StoreClock) -> sqlite3.Conne
     """
     if sqlite3.sqlite_version_info < _MINIMUM:  # pragma: no cover - Pythons that are supported come with a later one
         raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old; Python must come with 3.33 or later")
+    if not hasattr(select, "poll"):  # pragma: no cover - there are no such systems among those that are supported
+        raise ConfigurationError("stores on SQLite need a POSIX system, as Linux or macOS; use a store on a server")
     if not path.parent.is_dir():
         raise ConfigurationError(f"{path}: there is no directory {path.parent}; make it first")
     if path.is_dir():

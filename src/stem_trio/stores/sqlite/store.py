@@ -35,6 +35,9 @@ class SqliteStore(Store):
         busy_timeout: seconds to wait for others' locks.
         clock: tells all times, in tests.
 
+    Attributes:
+        settings: which file, and how it is used.
+
     Raises:
         ConfigurationError: the address names no file.
         InvalidOptionError: an option is out of its range.
@@ -50,7 +53,7 @@ class SqliteStore(Store):
     ) -> None:
         if not isinstance(synchronous, str) or synchronous.upper() not in SYNCHRONOUS:
             raise InvalidOptionError("synchronous", synchronous, f"must be one of {', '.join(SYNCHRONOUS)}")
-        self._settings = Settings(
+        self.settings: Final = Settings(
             path=parse_path(address),
             synchronous=synchronous.upper(),
             busy_timeout=duration("busy_timeout", busy_timeout),
@@ -75,7 +78,7 @@ class SqliteStore(Store):
         return cls(address, **options)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._settings.path}>"
+        return f"<{type(self).__name__} {self.settings.path}>"
 
     async def __aenter__(self) -> Self:
         """Open the file, and make its tables where there are none.
@@ -93,7 +96,7 @@ class SqliteStore(Store):
             raise StoreError(f"{self!r} is open already: share it, or make another one")
         self._is_entered = True
         try:
-            self._engine_in_use = await self._engines.enter(self._settings)
+            self._engine_in_use = await self._engines.enter(self.settings)
         except BaseException:
             self._is_entered = False
             raise

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...status import TaskStatus
     from .clock import Moment
 
-__all__ = ["MESSAGES", "STATUSES", "TASKS", "Change", "Transaction", "key", "pack", "unpack"]
+__all__ = ["MESSAGES", "STATUSES", "TASKS", "Change", "Transaction", "key", "pack", "unkey", "unpack"]
 
 # Kinds of change, as bits: what a process lets itself be woken for.
 TASKS: Final = 1
@@ -37,6 +37,11 @@ def key(name: str) -> str:
     if "\0" in name or "\x1b" in name:
         return name.replace("\x1b", "\x1b1").replace("\0", "\x1b0")
     return name
+
+
+def unkey(name: str) -> str:
+    """A name from how it stands in the tables."""
+    return name.replace("\x1b0", "\0").replace("\x1b1", "\x1b") if "\x1b" in name else name
 
 
 @final
@@ -106,15 +111,15 @@ class Transaction:
 
     def value(self, statement: str, *parameters: Any) -> Any:
         """What a statement returns that has one row of one column."""
-        return self.execute(statement, parameters).fetchone()[0]
+        return self.execute(statement, statements.bind(*parameters)).fetchone()[0]
 
     def row(self, statement: str, *parameters: Any) -> Any:
         """What a statement returns that has one row."""
-        return self.execute(statement, parameters).fetchone()
+        return self.execute(statement, statements.bind(*parameters)).fetchone()
 
     def run(self, statement: str, *parameters: Any) -> int:
         """Carry out a statement; how many rows it has changed."""
-        return self.execute(statement, parameters).rowcount
+        return self.execute(statement, statements.bind(*parameters)).rowcount
 
     def undone(self) -> None:
         """The job at hand has failed, and what it did was rolled back."""
@@ -124,4 +129,4 @@ class Transaction:
     def finish(self) -> None:
         """Write down what the transaction has used up. To be called before it is committed, if it writes."""
         if self._taken:
-            self.execute(statements.SET_STATE, (self._sequence, self.now.time, self.now.wall))
+            self.run(statements.SET_STATE, self._sequence, self.now.time, self.now.wall)

@@ -192,4 +192,4 @@ class Transactor:
             self._silent = []
         if not change.kinds:
             return []
-        return [name for (name,) in work.execute(statements.FIND_BELLS, (change.kinds, self._bell.name))]
+        return [name for (name,) in work.execute(statements.FIND_BELLS, statements.bind(change.kinds, self._bell.name))]

@@ -152,6 +152,27 @@ class RemovalTests(BrokerTests):
         assert (await self.take_one(broker, other_queue)).revoked is None
         assert (await self.take_one(broker, queue)).revoked == "r"
 
+    async def test_revocations(self, broker: Broker, queue: str, other_queue: str) -> None:
+        """G8: a mark is seen wherever the task is, until it is over; what is not held, or elsewhere, has none."""
+        ready, delayed, leased = [
+            *await self.put(broker, queue, 1),
+            await self.put_one(broker, queue, delay=self.long),
+            await self.put_one(broker, queue, priority=9),
+        ]
+        delivery = await self.take_one(broker, queue)
+        assert delivery.envelope == leased
+        unmarked = await self.put_one(broker, queue)
+        marked = [ready.id, delayed.id, leased.id]
+        assert await broker.revocations(queue, marked) == [None] * 3
+        assert await broker.revoke(queue, marked, reason="why: 👋") == [True] * 3
+        assert await broker.revoke(queue, [ready.id], reason="") == [True]
+        asked = [leased.id, unmarked.id, ready.id, "unknown", delayed.id]
+        assert await broker.revocations(queue, asked) == ["why: 👋", None, "", None, "why: 👋"]
+        assert await broker.revocations(other_queue, marked) == [None] * 3
+        assert await broker.revocations(queue, []) == []
+        await self.complete(broker, delivery)
+        assert await broker.revocations(queue, [leased.id]) == [None]
+
     async def test_replay_of_a_revoked_task(self, broker: Broker, queue: str) -> None:
         """A task that was revoked, and given up all the same, runs again when it is replayed."""
         envelope = await self.put_one(broker, queue)
