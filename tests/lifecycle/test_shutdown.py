@@ -1314,3 +1314,21 @@ async def test_thread_that_outlasts_everything(world, caplog):
         finish.set()
         await trio.to_thread.run_sync(ended.wait, 30)
         assert await world.places() == (0, 0, 1, 0)
+
+
+async def test_last_events_when_the_time_is_over(world, autojump_clock):
+    """G8: what is settled at the very end is told to listeners that need not wait, even if no time is left for more."""
+    job = Probe(lasts=100).task()
+    worker = world.worker(job, lifecycle=config(force=3))
+    heard = []
+    world.signals.task_released.connect(lambda event: heard.append(event.task_id))
+    world.faults.at("backend.remove_heartbeat:before", trio.sleep_forever)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            await worker.start(nursery)
+            task_id = await world.enqueue(job)
+            await trio.sleep(1)
+            scope.cancel()
+    assert worker.state is WorkerState.STOPPED
+    assert heard == [task_id]
+    assert await world.places() == (1, 0, 0, 0)
