@@ -1316,19 +1316,25 @@ async def test_thread_that_outlasts_everything(world, caplog):
         assert await world.places() == (0, 0, 1, 0)
 
 
-async def test_last_events_when_the_time_is_over(world, autojump_clock):
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_last_events_of_a_settler_that_fails(world, autojump_clock, hangs):
     """G8: what is settled at the very end is told to listeners that need not wait, even if no time is left for more."""
-    job = Probe(lasts=100).task()
-    worker = world.worker(job, lifecycle=config(force=3))
+    job = Probe(lasts=1).task()
+    worker = world.worker(job, lifecycle=config(force=3), store_timeout=100)
     heard = []
-    world.signals.task_released.connect(lambda event: heard.append(event.task_id))
-    world.faults.at("backend.remove_heartbeat:before", trio.sleep_forever)
-    with trio.CancelScope() as scope:
+    world.signals.task_succeeded.connect(lambda event: heard.append(event.task_id))
+    if hangs:
+        world.faults.at("backend.remove_heartbeat:before", trio.sleep_forever)
+
+    def broken():
+        raise StoreError("broken")
+
+    world.faults.at("broker.settle:before", broken, times=1)
+    with pytest.RaisesGroup(pytest.RaisesExc(StoreError, match="broken"), flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             await worker.start(nursery)
             task_id = await world.enqueue(job)
-            await trio.sleep(1)
-            scope.cancel()
     assert worker.state is WorkerState.STOPPED
     assert heard == [task_id]
-    assert await world.places() == (1, 0, 0, 0)
+    assert await world.state(task_id) == "succeeded"
+    assert await world.places() == (0, 0, 0, 0)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, assert_type
 
 from stem_trio import (
+    AsyncioStem,
+    BlockingStem,
     Broker,
     RedisBroker,
     RedisResultBackend,
@@ -25,7 +27,8 @@ from stem_trio import (
 )
 from stem_trio.context import TaskContext
 from stem_trio.events import PublishEvent, TaskEvent, TaskRetry, WorkerEvent, WorkerStopped
-from stem_trio.handle import TaskHandle
+from stem_trio.handle import ResultSource, TaskHandle
+from stem_trio.integrations import BlockingTaskHandle
 from stem_trio.options import UNSET, TaskOptions
 from stem_trio.retry import ExponentialJitterRetryStrategy, FixedRetryStrategy, RetryPolicy, RetryStrategy
 from stem_trio.signals import Signal, SignalConnection, StemSignals
@@ -327,3 +330,32 @@ sources: list[TaskSource] = [send_email, EmailTask(), dt, "package.module", "pac
 assert_type(TaskRegistry(sources).register_all([dt, ping]), list[TaskDefinition])
 StemClient.in_memory(tasks=["package.module"])
 StemApp.in_memory(tasks=[dt, resize])
+
+
+# --- from code that is not on trio ------------------------------------------------------------------------------------
+
+
+def is_either(source: ResultSource, submits: SupportsSubmit) -> None: ...
+
+
+async def from_asyncio() -> None:
+    async with AsyncioStem.from_url("memory://", tasks=[send_email], store_timeout=2) as stem:
+        assert_type(stem, AsyncioStem)
+        is_either(stem, stem)
+        handle = await send_email.enqueue(stem, to="a@b.c")
+        assert_type(handle, TaskHandle[int])
+        assert_type(await handle.result(timeout=1), int)
+        assert_type(await stem.wait_for_task(handle), TaskResult[int])
+        assert_type(await stem.wait_for_task("id"), TaskResult[Any])
+        assert_type(await stem.enqueue("email.send", {"to": "a@b.c"}, delay=5), str)
+
+
+def from_blocking_code() -> None:
+    with BlockingStem.in_memory(tasks=[send_email]) as stem:
+        assert_type(stem, BlockingStem)
+        handle = stem.submit(send_email.bind(to="a@b.c"))
+        assert_type(handle, BlockingTaskHandle[int])
+        assert_type(handle.result(timeout=1), int)
+        assert_type(stem.wait_for_task(handle), TaskResult[int])
+        assert_type(stem.enqueue_many([send_email.bind("a@b.c")]), list[str])
+        assert_type(stem.status(handle), TaskStatus | None)
