@@ -9,7 +9,6 @@ from .abc import Broker, ResultBackend, RetryStrategy
 from .app import StemApp
 from .client import StemClient
 from .clock import SystemClock, TrioClock, WallClock
-from .config import StemConfig, TlsConfig, UnknownVariableWarning
 from .context import TaskContext
 from .envelope import DeadLetter, Delivery, Envelope, Lease, QueueStats
 from .errors import (
@@ -51,17 +50,19 @@ from .outcome import DeadLetterReason
 from .producer import Stem
 from .retry import ExponentialJitterRetryStrategy, FixedRetryStrategy, RetryPolicy
 from .signals import Signal, SignalConnection, StemSignals
-from .signing import PayloadSigner, SigningConfig, SigningKey
 from .status import Progress, TaskError, TaskResult, TaskState, TaskStatus, WorkerHeartbeat
-from .stores.adapters import StemRedisAdapter, StemStoreAdapter
-from .stores.memory import InMemoryBroker, InMemoryResultBackend
-from .stores.url import StemStoreOverrides, open_backend, open_broker
 from .task import CallOptions, FunctionTaskHandler, Task, TaskCall, TaskHandler, TaskRegistry, task
 from .worker import ShutdownMode, Worker, WorkerLifecycleConfig, WorkerState
 
 if TYPE_CHECKING:
+    from .config import StemConfig, TlsConfig, UnknownVariableWarning
     from .integrations import AsyncioStem, BlockingStem
+    from .signing import PayloadSigner, SigningConfig, SigningKey
+    from .stores.adapters import StemRedisAdapter, StemStoreAdapter
+    from .stores.memory import InMemoryBroker, InMemoryResultBackend
     from .stores.redis import RedisBroker, RedisResultBackend, RedisStreamsBroker
+    from .stores.sqlite import SqliteBroker, SqliteResultBackend
+    from .stores.url import StemStoreOverrides, open_backend, open_broker
 
 __all__ = [
     "UNSET",
@@ -110,6 +111,8 @@ __all__ = [
     "SigningError",
     "SigningKey",
     "SoftTimeLimitError",
+    "SqliteBroker",
+    "SqliteResultBackend",
     "Stem",
     "StemApp",
     "StemClient",
@@ -159,9 +162,18 @@ __all__ = [
 
 _LAZY = {
     **dict.fromkeys(("RedisBroker", "RedisResultBackend", "RedisStreamsBroker"), "stem_trio.stores.redis"),
+    **dict.fromkeys(("SqliteBroker", "SqliteResultBackend"), "stem_trio.stores.sqlite"),
     **dict.fromkeys(("AsyncioStem", "BlockingStem"), "stem_trio.integrations"),
+    **dict.fromkeys(("InMemoryBroker", "InMemoryResultBackend"), "stem_trio.stores.memory"),
+    **dict.fromkeys(("PayloadSigner", "SigningConfig", "SigningKey"), "stem_trio.signing"),
+    **dict.fromkeys(("StemConfig", "TlsConfig", "UnknownVariableWarning"), "stem_trio.config"),
+    **dict.fromkeys(("StemRedisAdapter", "StemStoreAdapter"), "stem_trio.stores.adapters"),
+    **dict.fromkeys(("StemStoreOverrides", "open_backend", "open_broker"), "stem_trio.stores.url"),
 }
-"""What needs an extra, or more than a program on trio: imported when it is first asked for."""
+"""What needs an extra, or more than a program on trio, or what many workers never use: imported when first asked for.
+
+A worker's memory is mostly what it has imported; there may be dozens of them on a machine.
+"""
 
 
 def __getattr__(name: str) -> Any:

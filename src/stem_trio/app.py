@@ -14,7 +14,6 @@ from ._validate import duration
 from .client import StemClient
 from .errors import WorkerStateError
 from .producer import DEFAULT_MAX_PAYLOAD_SIZE
-from .stores.memory import InMemoryBroker, InMemoryResultBackend
 from .worker import Worker, WorkerState
 from .worker.worker import DEFAULT_CONCURRENCY
 
@@ -124,6 +123,8 @@ class StemApp(StemClient):
     @classmethod
     def in_memory(cls, *, clock: WallClock | None = None, **options: Any) -> Self:
         """One whose stores live in this process and end with it. Takes the options of the class."""
+        from .stores.memory import InMemoryBroker, InMemoryResultBackend  # noqa: PLC0415 - not in every worker's memory
+
         return cls(InMemoryBroker(clock=clock), InMemoryResultBackend(), clock=clock, **options)
 
     @classmethod

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 import attrs
 
 from .producer import DEFAULT_MAX_PAYLOAD_SIZE, Stem
-from .stores.memory import InMemoryBroker, InMemoryResultBackend
-from .stores.url import StemStoreOverrides, open_stores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from .signing import PayloadSigner
     from .status import TaskResult, TaskStatus
     from .stores.adapters import StemStoreAdapter
+    from .stores.url import StemStoreOverrides
     from .task import CallOptions, TaskCall, TaskRegistry, TaskSource
 
 __all__ = ["StemClient"]
@@ -85,12 +84,14 @@ class StemClient:
     @classmethod
     def in_memory(cls, *, clock: WallClock | None = None, **options: Any) -> Self:
         """One whose stores live in this process and end with it. Takes the options of the class."""
+        from .stores.memory import InMemoryBroker, InMemoryResultBackend  # noqa: PLC0415 - not in every worker's memory
+
         return cls(InMemoryBroker(clock=clock), InMemoryResultBackend(), clock=clock, **options)
 
     @classmethod
     def from_url(
         cls,
-        url: str,
+        url: str | None = None,
         *,
         overrides: StemStoreOverrides | None = None,
         adapters: Iterable[StemStoreAdapter] = (),
@@ -101,17 +102,21 @@ class StemClient:
 
         Args:
             url: of the broker and, without overrides, of the result backend too: ``memory://``,
-                ``redis://host:port/db``, or what an adapter serves.
+                ``sqlite:///file.db``, ``redis://host:port/db``, or what an adapter serves. None for a SQLite file in
+                the user's data folder, which is made if it is not there. Environment variables are not looked at;
+                `from_config` with `StemConfig.from_environment` is for that.
             overrides: other stores, or other URLs.
             adapters: adapters for schemes that are not built in, or in place of those that are.
             store_options: what the stores take beside their URLs, as ``{"prefix": "shop"}`` for Redis.
             options: those of the class.
 
         Raises:
-            ConfigurationError: URL or options cannot be used, nothing serves the scheme, or something has to be
-                installed. Never shows what may be secret.
+            ConfigurationError: URL or options cannot be used, nothing serves the scheme, something has to be
+                installed, or the user's data folder cannot be made. Never shows what may be secret.
             RegistrationError: one of the tasks is no task, or two have the same name.
         """
+        from .stores.url import open_stores  # noqa: PLC0415 - as above
+
         broker, backend = open_stores(url, overrides=overrides, adapters=adapters, options=store_options)
         return cls(broker, backend, **options)
 
@@ -128,6 +133,8 @@ class StemClient:
             ConfigurationError: as `from_url`; or a signer cannot be made of the configured keys.
             RegistrationError: as `from_url`.
         """
+        from .stores.url import StemStoreOverrides  # noqa: PLC0415 - as above
+
         chosen = overrides if overrides is not None else StemStoreOverrides()
         if chosen.backend is None and config.backend_url is not None:
             chosen = attrs.evolve(chosen, backend=config.backend_url)

@@ -52,6 +52,7 @@ T = TypeVar("T")
 DEFAULT_MAX_PAYLOAD_SIZE: Final = 256 * 1024
 _MAX_DELAY: Final = 10 * 365 * 86_400.0
 _PURGE_BATCH: Final = 500
+_NO_META: Final = b"{}"
 _MAX_FRAME: Final = 8 * 1024
 """Bytes that an encoded envelope without headers has at most beside arguments and meta: five names of 200 characters
 in UTF-8, numbers, a signature, and field names."""
@@ -106,6 +107,7 @@ class Stem:
         self.broker: Final = broker
         self.backend: Final = backend
         self._joint = broker.join(backend) if backend is not None else None
+        self._templates: dict[TaskDefinition, Envelope] = {}
         self.registry: Final = registry if registry is not None else TaskRegistry()
         self.registry.register_all(tasks)
         self.signals: Final = signals if signals is not None else signals_module.default
@@ -273,29 +275,21 @@ class Stem:
         if expires_at is not None and expires_at <= now + delay:
             raise InvalidScheduleError("expires", "the task would expire before it may start")
         headers = dict(call.headers) if lineage is None else {**lineage.headers, **call.headers}
-        envelope = Envelope(
-            v=WIRE_VERSION,
-            id=call.task_id if call.task_id is not None else new_task_id(),
-            name=call.definition.name,
-            queue=options.queue,
-            created_at=now,
-            args=msgspec.Raw(call.args),
-            headers=headers,
-            meta=msgspec.Raw(call.meta),
-            priority=options.priority,
-            expires_at=expires_at,
-            max_retries=options.max_retries,
-            backoff=_backoff(call),
-            visibility_timeout=options.visibility_timeout,
-            soft_time_limit=options.soft_time_limit,
-            hard_time_limit=options.hard_time_limit,
-            max_strikes=options.max_strikes,
-            result_ttl=options.result_ttl,
-            ignore_result=options.ignore_result,
-            parent_id=lineage.parent_id if lineage is not None else None,
-            parent_attempt=lineage.parent_attempt if lineage is not None else None,
-            root_id=lineage.root_id if lineage is not None else None,
-        )
+        fields: dict[str, Any] = {
+            "id": call.task_id if call.task_id is not None else new_task_id(),
+            "created_at": now,
+            "args": msgspec.Raw(call.args),
+            "headers": headers,
+        }
+        if call.meta != _NO_META:
+            fields["meta"] = msgspec.Raw(call.meta)
+        if expires_at is not None:
+            fields["expires_at"] = expires_at
+        if lineage is not None:
+            fields["parent_id"] = lineage.parent_id
+            fields["parent_attempt"] = lineage.parent_attempt
+            fields["root_id"] = lineage.root_id
+        envelope = msgspec.structs.replace(self._template(call), **fields)
         if self._signer is not None:
             envelope = self._signer.sign(envelope, due_at=now + delay if delay else None)
         # Measuring is left out where the rest, whose names and ids are bounded, cannot make it too large.
@@ -304,6 +298,31 @@ class Stem:
             if size > self._max_payload_size:
                 raise PayloadTooLargeError(envelope.name, size, self._max_payload_size)
         return envelope, delay
+
+    def _template(self, call: TaskCall[Any]) -> Envelope:
+        """What all calls of a task have in common; made once, unless a call has options of its own."""
+        definition, options = call.definition, call.options
+        template = self._templates.get(definition) if options is definition.effective else None
+        if template is None:
+            template = Envelope(
+                v=WIRE_VERSION,
+                id="",
+                name=definition.name,
+                queue=options.queue,
+                created_at=0.0,
+                priority=options.priority,
+                max_retries=options.max_retries,
+                backoff=_backoff(call),
+                visibility_timeout=options.visibility_timeout,
+                soft_time_limit=options.soft_time_limit,
+                hard_time_limit=options.hard_time_limit,
+                max_strikes=options.max_strikes,
+                result_ttl=options.result_ttl,
+                ignore_result=options.ignore_result,
+            )
+            if options is definition.effective:
+                self._templates[definition] = template
+        return template
 
     # --- results --------------------------------------------------------------------------------------------------
 

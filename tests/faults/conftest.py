@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+from urllib.parse import quote
 
 import pytest
 
@@ -16,9 +17,17 @@ SEED = "STEM_TEST_SEED"
 """Environment variable that sets the seed of all of these tests."""
 
 
-@pytest.fixture(scope="session", params=["redis"])
+@pytest.fixture
+def sqlite_url(tmp_path):
+    """A folder for files, one for each prefix."""
+    folder = tmp_path / "stores"
+    folder.mkdir()
+    return f"sqlite:///{quote(str(folder))}"
+
+
+@pytest.fixture(params=["redis", "sqlite"])
 def store_url(request):
-    """Each store that processes can share."""
+    """Each store that processes can share; `on_a_server` leaves out those that have no server."""
     return request.getfixturevalue(f"{request.param}_url")
 
 

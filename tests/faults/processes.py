@@ -21,7 +21,12 @@ from tests.faults.plans import Plan
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["stem_trio.stores.redis", "tests.faults.worker_program", "tests.faults.producer_program"]
+    [
+        "stem_trio.stores.redis",
+        "stem_trio.stores.sqlite",
+        "tests.faults.worker_program",
+        "tests.faults.producer_program",
+    ]
 )
 
 

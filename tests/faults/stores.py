@@ -6,8 +6,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from stem_trio import Broker, ResultBackend
 from stem_trio.stores.url import open_backend, open_broker
+
+on_a_server = pytest.mark.parametrize("store_url", ["redis"], indirect=True)
+"""Mark of tests of what only a store on a server has: a way to it, and scripts there."""
 
 
 @asynccontextmanager
@@ -26,6 +31,8 @@ async def open_stores(
     if url.startswith("redis"):
         options = {"prefix": prefix, "command_timeout": 4.0, "connect_timeout": 2.0, **options}
     else:
+        # What is confirmed has to outlive processes here, not the machine.
+        options = {"synchronous": "NORMAL", **options}
         url, backend_url = f"{url}/{prefix}.db", f"{backend_url}/{prefix}.db"
     async with open_broker(url, **options) as broker, open_backend(backend_url, **options) as backend:
         yield broker, backend

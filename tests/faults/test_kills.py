@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import signal
 from typing import Any
 
 import pytest
+import trio
 
 from tests.faults.plans import numbered
 from tests.faults.processes import child
@@ -106,3 +108,45 @@ async def test_killed_where_stores_are_one(rig):
     points = [point for point in points if point.startswith("joint.")]
     assert {point.partition("#")[0] for point in points} == expected("joint.publish", "joint.settle")
     await killed_at_each(rig, points, joint=True)
+
+
+async def test_killed_at_any_moment(rig):
+    """G1, G3, G7: three workers in one place are killed again and again in the midst of whatever they do, a call to
+
+    the store included, and replaced; nothing is lost, nothing counts twice, and the place stays as good as it was.
+    """
+    workers, lives = 3, 4
+    gone = 0
+
+    async def live_and_die(number: int) -> None:
+        nonlocal gone
+        chance = random.Random(f"{rig.seed}-{number}")
+        for _ in range(lives):
+            # Apart, a child could end between the two steps in which a parent that is run again enqueues it again.
+            async with child(work, rig.plan(concurrency=4, joint=True)) as process:
+                await rig.ledger.wait_for("ready", pid=process.pid)
+                await trio.sleep(chance.uniform(0.0, 0.3))
+                process.kill()
+                assert await process.wait() == -signal.SIGKILL, process.output()
+        gone += 1
+
+    async with rig.opened() as stores:
+        tasks = stores.tasks
+        kinds = [tasks.quick, tasks.quick, tasks.recovers, tasks.parent]
+        # Whoever is with a worker when it dies gets a strike, and some are so more than once.
+        calls = [kind.with_options(max_strikes=100).bind() for kind in kinds]
+        async with trio.open_nursery() as nursery:
+            for number in range(workers):
+                nursery.start_soon(live_and_die, number)
+            while gone < workers:
+                await stores.accept(*calls)
+                await trio.sleep(0.01)
+        await stores.rescue(concurrency=20)
+        await stores.check()
+        assert not await stores.broker.list_dead_letters("default")
+    accepted = set(rig.ledger.ids("accepted"))
+    assert accepted <= set(rig.ledger.ids("effect"))
+    # Some of them did strike a worker that had tasks.
+    again = [entry for entry in rig.ledger.entries("started") if entry["token"] > entry["attempt"] + 1]
+    print(f"{len(accepted)} tasks, of which {len(again)} runs were of such as had been with a worker that died")
+    assert again

@@ -26,7 +26,8 @@ def resident() -> int:
 async def test_slow_consumer(rig):
     """G4, G9: behind slow tasks a deep queue waits in the store; what was fetched ahead keeps its lease, at no cost."""
     async with rig.opened() as stores:
-        calls = [stores.tasks.sleeps.bind(1.6 * LEASE) for _ in range(200)]
+        # No more of them than any store hands out to one claim, which looks at them in the end.
+        calls = [stores.tasks.sleeps.bind(1.6 * LEASE) for _ in range(100)]
         ids = await stores.stem.enqueue_many(calls)
         rig.ledger.accepted(ids)
         async with stores.worker(concurrency=2, prefetch=2) as worker:
@@ -47,7 +48,7 @@ async def test_slow_consumer(rig):
         assert sorted(rig.ledger.ids("started")) == ids[:4]
         assert {entry["token"] for entry in rig.ledger.entries("started")} == {1}
         assert not rig.ledger.ids("finished", end="lease lost")
-        left = await stores.broker.claim(["default"], consumer="looks", limit=200, wait=0)
+        left = await stores.broker.claim(["default"], consumer="looks", limit=100, wait=0)
         finished = rig.ledger.ids("finished", end="succeeded")
         assert [delivery.envelope.id for delivery in left] == [task_id for task_id in ids if task_id not in finished]
         assert {(delivery.attempt, delivery.strikes) for delivery in left} == {(0, 0)}

@@ -9,7 +9,10 @@ import trio
 from stem_trio import WorkerLifecycleConfig
 from tests.faults.proxy import FaultProxy
 from tests.faults.rig import Rig, play_all, proxied
+from tests.faults.stores import on_a_server
 from tests.faults.tasks import LEASE
+
+pytestmark = on_a_server
 
 CUTS = {
     "blackhole": lambda proxy: proxy.blackhole(),

@@ -8,6 +8,9 @@ import pytest
 import trio
 
 from tests.faults.rig import proxied
+from tests.faults.stores import on_a_server
+
+pytestmark = on_a_server
 
 WORKERS = 50
 DOWN = 2.0

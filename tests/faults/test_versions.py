@@ -6,7 +6,10 @@ import signal
 
 from tests.faults.processes import child
 from tests.faults.scripts import script_hashes
+from tests.faults.stores import on_a_server
 from tests.faults.worker_program import work
+
+pytestmark = on_a_server
 
 
 async def test_two_versions_of_the_scripts(rig):

@@ -9,7 +9,10 @@ from stem_trio.stores.redis import backend as backend_module
 from stem_trio.testing.faults import Faults, FaultyBackend
 from tests.faults.ledger import eventually
 from tests.faults.rig import Stores, proxied
+from tests.faults.stores import on_a_server
 from tests.faults.tasks import LEASE
+
+pytestmark = on_a_server
 
 
 async def test_subscription_reset_while_waiting(rig):

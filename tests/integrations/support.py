@@ -45,6 +45,7 @@ class Stage:
     breaking: trio.Event = attrs.field(factory=trio.Event)
     opening: trio.Event = attrs.field(factory=trio.Event)
     closed_with: list[Any] = attrs.field(factory=list)
+    cleaned_before_closing: int = -1
 
 
 class StagedClient(StemClient):
@@ -69,6 +70,7 @@ class StagedClient(StemClient):
 
     async def __aexit__(self, *reason: Any) -> None:
         self.stage.closed_with.append(reason[1])
+        self.stage.cleaned_before_closing = self.stage.cleaned
         if not isinstance(reason[1], trio.Cancelled):
             self._cancel()
             reason = (None, None, None)

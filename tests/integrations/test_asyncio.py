@@ -438,9 +438,10 @@ def test_closing_ends_what_is_under_way(run):
 
     async def main():
         async with AsyncioStem(StagedClient.on(stage)) as stem:
+            await stem.enqueue("add", {"a": 1, "b": 2})
             waiting = [asyncio.create_task(stem.status("x")) for _ in range(3)]
             await until(lambda: stage.began == 3)
-        assert stage.cleaned == 3
+        assert stage.cleaned_before_closing == 3
         assert stage.closed_with == [None]
         for result in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(result, StoreClosedError)
@@ -565,12 +566,19 @@ def test_several_in_one_loop(run):
             with pytest.raises(BugError):
                 await second.__aexit__(None, None, None)
             await third.enqueue("add", {"a": 1, "b": 2})
-        # One leaves while the other enters: trio may be just about to end.
-        for _ in range(20):
+            assert len(third._stay._guest.on_failure) == 1  # nothing is kept of those that have left
+        # One enters while trio is just about to end with the other, at each step of that.
+        for passes in range(8):
             await first.__aenter__()
-            await asyncio.gather(first.__aexit__(None, None, None), third.__aenter__())
-            await third.enqueue("add", {"a": 1, "b": 2})
-            await third.__aexit__(None, None, None)
+            guest = first._stay._guest
+            leaving = asyncio.create_task(first.__aexit__(None, None, None))
+            while not guest.ending:  # noqa: ASYNC110 - in the very next pass of the loop
+                await asyncio.sleep(0)
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            async with third:
+                await third.enqueue("add", {"a": 1, "b": 2})
+            await leaving
 
     run(main)
 
@@ -612,18 +620,18 @@ def test_loop_closed_within_the_block(loop_factory, caplog):
     loop.close()
 
     async def afterwards():
+        hooks = sys.get_asyncgen_hooks()
         with pytest.raises(ConfigurationError, match="in each loop"):
             await stem.status("x")
         async with AsyncioStem(make_client()) as other:
             await other.enqueue("add", {"a": 1, "b": 2})
             assert len(stage.closed_with) == 1
+        assert sys.get_asyncgen_hooks() == hooks
         async with stem:
             assert await stem.purge("default") == 0
 
-    hooks = sys.get_asyncgen_hooks()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(afterwards())
-    assert sys.get_asyncgen_hooks() == hooks
     assert "closed within the block" in caplog.text
     assert trio.run(trio.sleep, 0) is None
 

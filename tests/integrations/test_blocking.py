@@ -226,11 +226,12 @@ def test_closing_ends_what_is_under_way():
     stage = staged()
     stage.cleanup = 0.02
     stem = BlockingStem(StagedClient.on(stage)).open()
+    stem.enqueue("add", {"a": 1, "b": 2})
     waiting = [in_thread(stem.status, "x") for _ in range(3)]
     until(lambda: stage.began == 3)
     for closing in [in_thread(stem.close) for _ in range(3)]:
         closing.result(10)
-    assert stage.cleaned == 3
+    assert stage.cleaned_before_closing == 3
     assert stage.closed_with == [None]
     for future in waiting:
         assert isinstance(future.exception(10), StoreClosedError)

@@ -87,4 +87,5 @@ def test_reasons_are_text():
         "unserializable-result",
         "poison",
         "signature-invalid",
+        "unreadable",
     ]

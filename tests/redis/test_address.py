@@ -21,6 +21,22 @@ def test_defaults():
     assert (address.host, address.port, address.db, address.password) == ("localhost", 6379, 0, None)
 
 
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://?host=h&port=6380&db=4&username=ada&password=s%2540", ("h", 6380, 4, "ada", "s%40")),
+        ("redis://eva:pw@other:1/2?host=h&port=6380&db=4&username=ada&password=x", ("other", 1, 4, "eva", "pw")),
+        ("redis://ada@h:0/3/?db=&client_name=a&client_name=b", ("h", 6379, 3, "ada", None)),
+        ("redis://:p%3Aw@[::1]:6380//5?protocol=3", ("::1", 6380, 5, None, "p:w")),
+        ("redis://a%2Fb/", ("a/b", 6379, 0, None, None)),
+    ],
+)
+def test_query_and_escapes(url, expected):
+    """What the query says gives way to what stands before it, but for the database; all is unquoted once."""
+    address = parse_address(url)
+    assert (address.host, address.port, address.db, address.username, address.password) == expected
+
+
 def test_unix_socket():
     """A path stands for host and port."""
     address = parse_address("unix:///run/redis.sock?db=2")
@@ -34,7 +50,10 @@ def test_tls_options():
     assert parse_address("rediss://h").tls == Tls()
     address = parse_address("rediss://h?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/k.pem")
     assert address.tls == Tls(ca_certs="/ca.pem", certfile="/c.pem", keyfile="/k.pem")
-    assert parse_address("rediss://h?ssl_check_hostname=false").tls == Tls(check_hostname=False)
+    for word in ("false", "F", "no", "N", "0"):
+        assert parse_address(f"rediss://h?ssl_check_hostname={word}").tls == Tls(check_hostname=False)
+    for word in ("true", "yes", "1", ""):
+        assert parse_address(f"rediss://h?ssl_check_hostname={word}").tls == Tls()
     assert parse_address("rediss://h?ssl_cert_reqs=none").tls == Tls(verify=False)
 
 
@@ -57,6 +76,13 @@ def test_sentinels():
         "user:topsecret@h",
         "redis://user:topsecret@h:port",
         "redis://user:topsecret@h?no_such_option=1",
+        "redis://user:topsecret@h?socket_timeout=1",
+        "redis://user:topsecret@h?connection_class=x",
+        "redis://user:topsecret@h?db=x",
+        "redis://user:topsecret@?port=x",
+        "redis://user:topsecret@h?protocol=x",
+        "redis://user:topsecret@h/1/2",
+        "redis://user:topsecret@[::1",
         "redis://user:topsecret@h?ssl_ca_certs=/x",
         "redis://user:topsecret@h/not-a-number",
         "redis://user:topsecret@h/-1",

@@ -89,6 +89,35 @@ async def test_errors(commands, prefix):
 
 
 @pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("ASK 3999 127.0.0.1:6381", redis.exceptions.ClusterError),
+        ("CLUSTERDOWN Hash slot not served", redis.exceptions.ClusterDownError),
+        ("CROSSSLOT Keys in request don't hash to the same slot", redis.exceptions.ClusterError),
+        ("DENIED Redis is running in protected mode", redis.exceptions.AuthenticationError),
+        ("ERR syntax error", redis.exceptions.ResponseError),
+        ("EXECABORT Transaction discarded", redis.exceptions.ExecAbortError),
+        ("MOVED 3999 127.0.0.1:6381", redis.exceptions.ClusterError),
+        ("NOAUTH Authentication required.", redis.exceptions.AuthenticationError),
+        ("NOPERM this user has no permissions", redis.exceptions.NoPermissionError),
+        ("NOSCRIPT No matching script.", redis.exceptions.NoScriptError),
+        ("OOM command not allowed when used memory > 'maxmemory'.", redis.exceptions.OutOfMemoryError),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", redis.exceptions.ClusterError),
+        ("WRONGPASS invalid username-password pair", redis.exceptions.AuthenticationError),
+        ("ERR Error running script (call to f_8a05b7): @u: 3: -OOM not allowed", redis.exceptions.OutOfMemoryError),
+    ],
+)
+async def test_kinds_of_errors(text, kind):
+    """Each kind of refusal is the class of redis-py that its users know, with the whole text."""
+    async with fake_server() as fake, running(RedisTransport(parse_address(fake.url))) as transport:
+        fake.answers["GET"] = f"-{text}\r\n".encode()
+        with pytest.raises(redis.exceptions.RedisError) as caught:
+            await RedisCommands(transport).get("key")
+        assert type(caught.value) is kind
+        assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ("SUBSCRIBE", "channel"),

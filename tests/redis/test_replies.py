@@ -10,7 +10,14 @@ from stem_trio.outcome import Complete, MoveToDead, Retry
 from stem_trio.stores.redis import RedisBroker, RedisCommands, RedisResultBackend
 from stem_trio.stores.redis.address import parse_address
 from stem_trio.stores.redis.connection import pack
-from stem_trio.stores.redis.errors import RedisReplyError, reply_error, translate
+from stem_trio.stores.redis.errors import (
+    NoScriptError,
+    NotServingError,
+    RedisReplyError,
+    ReplyError,
+    reply_error,
+    translate,
+)
 from stem_trio.stores.redis.transport import RedisTransport
 from stem_trio.testing.contracts import make_envelope, make_status
 from tests.redis.servers import fake_server, redis_binary, running, serve, until
@@ -49,6 +56,17 @@ def test_kinds(text, kind):
     assert text in str(error)
     if isinstance(error, StoreUnavailableError):
         assert not error.maybe_applied
+
+
+def test_replies_that_are_told_apart():
+    """A reply knows its code, also from within a script; what is told apart by its class has one."""
+    for code in ("LOADING", "READONLY", "MASTERDOWN"):
+        for text in (f"{code} not now", f"{IN_SCRIPT}{code} not now"):
+            error = reply_error(text)
+            assert (type(error), error.code, str(error)) == (NotServingError, code, text)
+    assert type(reply_error("NOSCRIPT No matching script.")) is NoScriptError
+    assert type(reply_error("BUSY running a script")) is ReplyError
+    assert reply_error("").code == ""
 
 
 async def test_a_master_that_becomes_a_replica(prefix):

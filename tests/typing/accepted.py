@@ -311,6 +311,7 @@ async def stores_by_url(broker: Broker) -> None:
         assert_type(own, RedisResultBackend)
         Worker(broker=streams, backend=own, tasks=[EmailTask()], queues=["default"], concurrency=64)
     assert_type(StemClient.from_url("memory://"), StemClient)
+    assert_type(StemApp.from_url(tasks=tasks), StemApp)
     async with StemClient.from_url(
         "redis://h",
         overrides=StemStoreOverrides(broker=broker, backend="redis://h/1"),

@@ -222,7 +222,7 @@ def stores_by_url(broker: Broker, backend: ResultBackend) -> None:
     StemStoreOverrides(broker=backend)  # E: a result backend is no broker
     StemStoreOverrides(backend=broker)  # E: a broker is no result backend
     StemStoreOverrides("redis://h")  # E: by keyword
-    StemClient.from_url()  # E: the URL is missing
+    StemClient.from_url(5)  # E: a URL is text
     StemClient.from_url("memory://", overrides={"backend": "memory://"})  # E: overrides are a class of their own
     StemApp.from_url("memory://", store_options=["prefix"])  # E: a mapping
     StemRedisAdapter("redis://h")  # E: options by keyword

@@ -20,7 +20,6 @@ from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import FrameType
 
     from outcome import Outcome
 
@@ -121,12 +120,9 @@ class GuestRun:
     # --- the run ----------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        # Where nobody handles SIGINT, trio would: Ctrl-C would then be raised in here and not in the host's code.
-        ours = threading.current_thread() is threading.main_thread() and (
-            signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if ours:
-            signal.signal(signal.SIGINT, _as_by_default)
+        # Where nobody handles SIGINT, trio does: Ctrl-C would be raised in here, and not in the host's code.
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        nobody_handles = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         try:
             trio.lowlevel.start_guest_run(
                 self._main,
@@ -140,7 +136,7 @@ class GuestRun:
                 "a trio run is under way in this thread already, and trio allows one: in a trio program use StemClient"
             ) from error
         finally:
-            if ours:
+            if nobody_handles:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
     async def _main(self) -> None:
@@ -202,7 +198,3 @@ class GuestRun:
             # Trio puts back what it has found: the hooks of the loop that is closed.
             sys.set_asyncgen_hooks(*hooks)
         _logger.warning("an event loop was closed within the block of an AsyncioStem, which has been closed after it")
-
-
-def _as_by_default(number: int, frame: FrameType | None) -> None:
-    signal.default_int_handler(number, frame)

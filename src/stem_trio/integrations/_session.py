@@ -69,7 +69,7 @@ class Session:
         self._leave = trio.Event()
         self._reason: ExcInfo = (None, None, None)
         self._scopes: Final[set[trio.CancelScope]] = set()
-        self._no_calls = trio.Event()
+        self._no_calls: trio.Event | None = None
 
     @property
     def client(self) -> StemClient:
@@ -136,6 +136,7 @@ class Session:
                 self._state = _State.CLOSING
                 self._cancel_calls()
                 if self._scopes:
+                    self._no_calls = trio.Event()
                     await self._no_calls.wait()
             except BaseException as error:
                 self._state = _State.CLOSING
@@ -177,7 +178,7 @@ class Session:
                 return await function(client)
         finally:
             self._scopes.discard(scope)
-            if not self._scopes:
+            if self._no_calls is not None and not self._scopes:
                 self._no_calls.set()
         if self._state is not _State.OPEN:
             raise self.closed_error()

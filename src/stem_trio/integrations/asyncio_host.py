@@ -320,6 +320,7 @@ class _Stay:
             self._error = error
         finally:
             self._guest.leave()
+        self._guest.on_failure.discard(self._run_failed)
         _settle(self._opened)
         _settle(self._ended)
 

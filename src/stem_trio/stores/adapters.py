@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 import attrs
 
 from ..errors import ConfigurationError
-from .memory import InMemoryBroker, InMemoryResultBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -177,6 +176,8 @@ class StemMemoryAdapter(_OwnAdapter):
     schemes = frozenset({"memory"})
 
     def _makers(self) -> tuple[_Maker[Broker], _Maker[ResultBackend]]:
+        from .memory import InMemoryBroker, InMemoryResultBackend  # noqa: PLC0415 - nor need it have these in memory
+
         return (
             _Maker(_in_memory(InMemoryBroker), _options_of(InMemoryBroker)),
             _Maker(_in_memory(InMemoryResultBackend), _options_of(InMemoryResultBackend)),

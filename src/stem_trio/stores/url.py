@@ -95,7 +95,7 @@ class StemStoreOverrides:
 
 
 def open_stores(
-    url: str,
+    url: str | None = None,
     *,
     overrides: StemStoreOverrides | None = None,
     adapters: Iterable[StemStoreAdapter] = (),
@@ -106,7 +106,8 @@ def open_stores(
     Where one adapter makes both of them, they may share connections.
 
     Args:
-        url: what both stand on, as far as there are no overrides.
+        url: what both stand on, as far as there are no overrides. None for a SQLite file in the user's data folder,
+            which is made if it is not there.
         overrides: other stores, or other URLs.
         adapters: adapters that serve their schemes before all others.
         options: what the stores take beside their URLs; for all that are made here, when one adapter makes them.
@@ -119,6 +120,10 @@ def open_stores(
     elif not isinstance(overrides, StemStoreOverrides):
         raise ConfigurationError(f"overrides must be StemStoreOverrides, not {type(overrides).__name__}")
     chosen = _check_options(options)
+    if url is None and (overrides.broker is None or overrides.backend is None):
+        from .default import default_url  # noqa: PLC0415 - programs that name their stores do not need it
+
+        url = default_url()
     broker = overrides.broker if overrides.broker is not None else url
     backend = overrides.backend if overrides.backend is not None else url
     known = _Adapters(adapters)
@@ -129,9 +134,9 @@ def open_stores(
     if isinstance(broker, Broker):
         return broker, _backend(*known.find(cast("str", backend)), chosen)
     if isinstance(backend, ResultBackend):
-        return _broker(*known.find(broker), chosen), backend
-    first, broker_url = known.find(broker)
-    second, backend_url = known.find(backend)
+        return _broker(*known.find(cast("str", broker)), chosen), backend
+    first, broker_url = known.find(cast("str", broker))
+    second, backend_url = known.find(cast("str", backend))
     if first is second:
         made = first.pair(broker_url, backend_url, **chosen)
         for store, kind in zip(made, (Broker, ResultBackend), strict=True):

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["RedisBroker"]
 
 _MAX_PUBLISHERS: Final = 256
+_TOGETHER: Final = 50
+"""Calls to publish a task that are made one. Of a hundred at once, some then go on while the others are served."""
 _PUBLISH_CHUNK: Final = 200
 """Tasks that one call publishes: while the server works on some, the next are being packed."""
 
@@ -195,7 +197,7 @@ class RedisBroker(RedisStore, Broker):
         if publisher is None:
             if len(self._publishers) >= _MAX_PUBLISHERS:
                 self._publishers.clear()  # those in use live on with their callers
-            publisher = ScriptCalls(_PUBLISH, self._transport, self.keyspace.queue_keys(queue), limit=CHUNK)
+            publisher = ScriptCalls(_PUBLISH, self._transport, self.keyspace.queue_keys(queue), limit=_TOGETHER)
             self._publishers[queue, joint] = publisher
         return publisher
 

@@ -54,17 +54,14 @@ _KINDS: Final[Mapping[str, type[redis.exceptions.RedisError]]] = {
     **dict.fromkeys(("DENIED", "NOAUTH", "WRONGPASS"), redis.exceptions.AuthenticationError),
     "CLUSTERDOWN": redis.exceptions.ClusterDownError,
     "EXECABORT": redis.exceptions.ExecAbortError,
-    "LOADING": redis.exceptions.BusyLoadingError,
-    "MASTERDOWN": redis.exceptions.MasterDownError,
     "NOPERM": redis.exceptions.NoPermissionError,
     "NOSCRIPT": redis.exceptions.NoScriptError,
     "OOM": redis.exceptions.OutOfMemoryError,
-    "READONLY": redis.exceptions.ReadOnlyError,
 }
 
 
 def _redis_py_error(reply: ReplyError) -> redis.exceptions.RedisError:
-    """redis-py's exception for an error reply."""
+    """redis-py's exception for an error reply. Not of a server that does not serve: such replies do not come here."""
     return _KINDS.get(reply.code, redis.exceptions.ResponseError)(str(reply))
 
 

@@ -6,22 +6,21 @@
 local joint = #KEYS > PER_QUEUE
 local width = joint and 6 or 4
 local count = #ARGV / width
-local ids = {}
-for i = 1, count do ids[i] = ARGV[(i - 1) * width + 1] end
+local ids, keys, old = {}, {}, {}
+for i = 1, count do
+  ids[i] = ARGV[(i - 1) * width + 1]
+  if joint then keys[i] = KEYS[PER_QUEUE + i] end
+end
 local known = redis.call('HMGET', STATES, unpack(ids))
+if joint then old = redis.call('MGET', unpack(keys)) end
 local sequence = next_ranks(count)
 local time = now()
 local messages, states, ready, delayed, result, seen = {}, {}, {}, {}, {}, {}
-local soonest
+local put, waiting, soonest = 0, 0, nil
 
-local function has_ended(key)
-  local version = redis.call('GETRANGE', key, 0, 15)
-  return version ~= '' and tonumber(version) % 8 == 3
-end
-
-for i, id in ipairs(ids) do
-  local at = (i - 1) * width
-  if known[i] or seen[id] or (joint and has_ended(KEYS[PER_QUEUE + i])) then
+for i = 1, count do
+  local id, at = ids[i], (i - 1) * width
+  if known[i] or seen[id] or (old[i] and tonumber(string.sub(old[i], 1, 16)) % 8 == 3) then
     result[i] = 0
   else
     seen[id] = true
@@ -29,27 +28,33 @@ for i, id in ipairs(ids) do
     local when = tonumber(ARGV[at + 2])
     local priority = when % 10
     local rank = (9 - priority) * LANE + sequence + i
-    messages[#messages + 1] = id
-    messages[#messages + 1] = ARGV[at + 4]
-    states[#states + 1] = id
-    states[#states + 1] = struct.pack(STATE, rank, 0, 0, 0, 0, tonumber(ARGV[at + 3]))
+    put = put + 2
+    messages[put - 1] = id
+    messages[put] = ARGV[at + 4]
+    states[put - 1] = id
+    states[put] = struct.pack(STATE, rank, 0, 0, 0, 0, tonumber(ARGV[at + 3]))
     if when >= 10 then
       local due = time + (when - priority) / 10
-      delayed[#delayed + 1] = due
-      delayed[#delayed + 1] = id
+      waiting = waiting + 2
+      delayed[waiting - 1] = due
+      delayed[waiting] = id
       if not soonest or due < soonest then soonest = due end
     else
-      ready[#ready + 1] = rank
-      ready[#ready + 1] = id
+      ready[put - waiting - 1] = rank
+      ready[put - waiting] = id
     end
-    if joint then write_status(KEYS[PER_QUEUE + i], ARGV[at + 5], ARGV[at + 6]) end
+    if joint then
+      if not (old[i] and string.sub(old[i], 1, 16) > ARGV[at + 5]) then
+        replace_status(keys[i], ARGV[at + 5], ARGV[at + 6])
+      end
+    end
   end
 end
-if #messages > 0 then
+if put > 0 then
   redis.call('HSET', MESSAGES, unpack(messages))
   redis.call('HSET', STATES, unpack(states))
 end
-if #ready > 0 then
+if put > waiting then
   redis.call('ZADD', READY, unpack(ready))
   wake()
 end

@@ -9,13 +9,18 @@ local joint = #KEYS > PER_QUEUE
 local width = joint and 5 or 3
 local keep_for, keep = tonumber(ARGV[1]), tonumber(ARGV[2])
 local count = (#ARGV - 2) / width
-local ids = {}
-for i = 1, count do ids[i] = ARGV[(i - 1) * width + 3] end
+local ids, keys, old = {}, {}, {}
+for i = 1, count do
+  ids[i] = ARGV[(i - 1) * width + 3]
+  if joint then keys[i] = KEYS[PER_QUEUE + i] end
+end
+if joint then old = redis.call('MGET', unpack(keys)) end
 local states = redis.call('HMGET', STATES, unpack(ids))
 local ends = redis.call('ZMSCORE', LEASED, unpack(ids))
 local time = now()
 local any_revoked = redis.call('HLEN', REVOKED) > 0
 local result, done, over, left = {}, {}, {}, {}
+local ended, completed = 0, 0
 local changed, ready, delayed, dead, letters = {}, {}, {}, {}, {}
 
 local function keep_state(id, ...)
@@ -28,7 +33,8 @@ local function place(set, score, id)
   set[#set + 1] = id
 end
 
-for i, id in ipairs(ids) do
+for i = 1, count do
+  local id = ids[i]
   result[i] = 0
   if states[i] and ends[i] and tonumber(ends[i]) > time and not done[id] then
     local rank, token, attempt, deliveries, strikes, lease = struct.unpack(STATE, states[i])
@@ -38,9 +44,11 @@ for i, id in ipairs(ids) do
       local what = string.sub(act, 1, 1)
       result[i] = 1
       done[id] = true
-      left[#left + 1] = id
+      ended = ended + 1
+      left[ended] = id
       if what == 'C' then
-        over[#over + 1] = id
+        completed = completed + 1
+        over[completed] = id
       elseif what == 'R' then
         local delay = tonumber(string.sub(act, 2))
         -- What is revoked does not run again, so there is nothing to wait for.
@@ -60,13 +68,15 @@ for i, id in ipairs(ids) do
         place(ready, rank, id)
         keep_state(id, rank, 0, attempt, deliveries, strikes, lease)
       end
-      if joint then write_status(KEYS[PER_QUEUE + i], ARGV[at + 4], ARGV[at + 5]) end
+      if joint and not (old[i] and string.sub(old[i], 1, 16) > ARGV[at + 4]) then
+        replace_status(keys[i], ARGV[at + 4], ARGV[at + 5])
+      end
     end
   end
 end
 
-if #left > 0 then redis.call('ZREM', LEASED, unpack(left)) end
-if #over > 0 then
+if ended > 0 then redis.call('ZREM', LEASED, unpack(left)) end
+if completed > 0 then
   redis.call('HDEL', MESSAGES, unpack(over))
   redis.call('HDEL', STATES, unpack(over))
   if any_revoked then redis.call('HDEL', REVOKED, unpack(over)) end
