@@ -19,7 +19,6 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
 # Whatever these patterns leave over is the core, whose every line and branch is tested. The rest is reported only.
 NOT_CORE = [
     "*/stem_trio/cli/*",
-    "*/stem_trio/demo.py",
     "*/stem_trio/demo/*",
     "*/stem_trio/integrations/*",
     "*/stem_trio/stores/postgres/*",

@@ -1,15 +1,14 @@
 """What signals carry: one immutable record for each kind of event. Moments are aware UTC datetimes."""
 
+# ruff: noqa: TC004 - annotations are for readers and type checkers; nothing is decoded into these
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-import attrs
+import msgspec
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    import msgspec
 
     from .context import TaskContext
     from .envelope import Envelope
@@ -37,8 +36,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True)
-class PublishEvent:
+class PublishEvent(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """A producer is about to publish a task, or has just done so.
 
     Attributes:
@@ -52,8 +50,7 @@ class PublishEvent:
     occurred_at: datetime
 
 
-@attrs.frozen(kw_only=True)
-class TaskEvent:
+class TaskEvent(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """Something happened to a task at a worker.
 
     Attributes:
@@ -82,14 +79,12 @@ class TaskEvent:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskReceived(TaskEvent):
+class TaskReceived(TaskEvent, frozen=True, kw_only=True):
     """A worker is about to prepare a run. Its listeners are awaited before the handler starts."""
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskPrerun(TaskEvent):
+class TaskPrerun(TaskEvent, frozen=True, kw_only=True):
     """The handler is about to be called. Its listeners are awaited before the handler starts.
 
     Attributes:
@@ -100,8 +95,7 @@ class TaskPrerun(TaskEvent):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskPostrun(TaskEvent):
+class TaskPostrun(TaskEvent, frozen=True, kw_only=True):
     """A run that reached its handler is over, however it ended; the last event of the run.
 
     Attributes:
@@ -112,8 +106,7 @@ class TaskPostrun(TaskEvent):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskSucceeded(TaskEvent):
+class TaskSucceeded(TaskEvent, frozen=True, kw_only=True):
     """A task was completed, and the broker has confirmed it.
 
     Attributes:
@@ -124,8 +117,7 @@ class TaskSucceeded(TaskEvent):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskFailed(TaskEvent):
+class TaskFailed(TaskEvent, frozen=True, kw_only=True):
     """A task failed for good.
 
     Attributes:
@@ -138,8 +130,7 @@ class TaskFailed(TaskEvent):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskRetry(TaskEvent):
+class TaskRetry(TaskEvent, frozen=True, kw_only=True):
     """A task will run again.
 
     Attributes:
@@ -156,8 +147,7 @@ class TaskRetry(TaskEvent):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskRevoked(TaskEvent):
+class TaskRevoked(TaskEvent, frozen=True, kw_only=True):
     """A task was revoked, before it started or while it ran.
 
     Attributes:
@@ -168,14 +158,12 @@ class TaskRevoked(TaskEvent):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskExpired(TaskEvent):
+class TaskExpired(TaskEvent, frozen=True, kw_only=True):
     """A task came too late to be started."""
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskDeadLettered(TaskEvent):
+class TaskDeadLettered(TaskEvent, frozen=True, kw_only=True):
     """A task was put with the dead letters.
 
     Attributes:
@@ -188,14 +176,12 @@ class TaskDeadLettered(TaskEvent):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskLeaseLost(TaskEvent):
+class TaskLeaseLost(TaskEvent, frozen=True, kw_only=True):
     """The worker lost the right to finish a task; the run was cancelled, or its end refused."""
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskSoftTimeout(TaskEvent):
+class TaskSoftTimeout(TaskEvent, frozen=True, kw_only=True):
     """A handler is at work for longer than its soft limit; it goes on.
 
     Attributes:
@@ -206,8 +192,7 @@ class TaskSoftTimeout(TaskEvent):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class TaskReleased(TaskEvent):
+class TaskReleased(TaskEvent, frozen=True, kw_only=True):
     """A delivery was given back, to run elsewhere at no cost to its retries.
 
     Attributes:
@@ -217,8 +202,7 @@ class TaskReleased(TaskEvent):
     started: bool
 
 
-@attrs.frozen(kw_only=True)
-class WorkerEvent:
+class WorkerEvent(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """A worker starts, or is ready.
 
     Attributes:
@@ -233,8 +217,7 @@ class WorkerEvent:
 
 
 @final
-@attrs.frozen(kw_only=True)
-class WorkerStopped(WorkerEvent):
+class WorkerStopped(WorkerEvent, frozen=True, kw_only=True):
     """A worker is stopping, or has stopped.
 
     Attributes:
@@ -245,8 +228,7 @@ class WorkerStopped(WorkerEvent):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class WorkerHeartbeatSent(WorkerEvent):
+class WorkerHeartbeatSent(WorkerEvent, frozen=True, kw_only=True):
     """A worker gave a sign of life.
 
     Attributes:
@@ -257,8 +239,7 @@ class WorkerHeartbeatSent(WorkerEvent):
 
 
 @final
-@attrs.frozen(kw_only=True)
-class WorkerChildEvent(WorkerEvent):
+class WorkerChildEvent(WorkerEvent, frozen=True, kw_only=True):
     """A child process of a worker was started, or has ended.
 
     Attributes:

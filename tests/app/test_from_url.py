@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import stat
+import sys
+from pathlib import Path
+
 import pytest
 
 from stem_trio import (
@@ -9,6 +13,8 @@ from stem_trio import (
     FunctionTaskHandler,
     InMemoryBroker,
     InMemoryResultBackend,
+    SqliteBroker,
+    SqliteResultBackend,
     StemApp,
     StemClient,
     StemRedisAdapter,
@@ -147,6 +153,88 @@ def test_refused(kind, arguments, problem):
     with pytest.raises(ConfigurationError, match=problem) as caught:
         kind.from_url(**arguments)
     assert "topsecret" not in str(caught.value)
+
+
+# --- without a URL ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data_home(tmp_path, monkeypatch):
+    """The user's data folder, which is not there yet."""
+    home = tmp_path / "of the user" / "50%20data"
+    monkeypatch.setenv("XDG_DATA_HOME", str(home))
+    monkeypatch.setenv("STEM_BROKER_URL", "redis://nobody.invalid")
+    return home
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems keep the user's data elsewhere")
+
+
+@on_linux
+async def test_without_a_url(data_home):
+    """G1: both stores are in a file in the user's data folder, where the next program finds what this one left.
+
+    Nobody else can read it. The environment is not asked for a URL.
+    """
+    async with StemClient.from_url(tasks=[add], signals=StemSignals()) as client:
+        handle = await add.enqueue(client, 1, 2)
+    assert isinstance(client.broker, SqliteBroker)
+    assert isinstance(client.backend, SqliteResultBackend)
+    file = data_home / "stem-trio" / "stem.db"
+    assert client.broker.settings.path == client.backend.settings.path == file
+    assert file.is_file()
+    for folder in (file.parent, data_home, data_home.parent):
+        assert mode(folder) == 0o700
+    async with StemApp.from_url(None, tasks=[add], signals=StemSignals()) as app:
+        await app.start()
+        assert (await app.wait_for_task(handle.id, timeout=10)).value == 3
+
+
+@on_linux
+def test_without_a_url_or_a_setting(data_home, tmp_path, monkeypatch):
+    """Without XDG_DATA_HOME the folder is in the home directory. One that is there is left as it is."""
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".local" / "share" / "stem-trio"
+    folder.mkdir(parents=True)
+    folder.chmod(0o750)
+    app = StemApp.from_url(store_options={"synchronous": "NORMAL"}, signals=StemSignals())
+    assert app.broker.settings.path == folder / "stem.db"
+    assert app.broker.settings.synchronous == "NORMAL"
+    assert mode(folder) == 0o750
+
+
+def test_no_folder_without_need(data_home):
+    """Where both stores are overridden, or a URL is given, nothing is made in the user's data folder."""
+    overrides = StemStoreOverrides(broker="memory://", backend="memory://")
+    assert isinstance(StemClient.from_url(overrides=overrides, signals=StemSignals()).broker, InMemoryBroker)
+    StemClient.from_url("memory://", signals=StemSignals())
+    assert not data_home.exists()
+
+
+@on_linux
+def test_one_store_without_a_url(data_home):
+    """An override takes the place of one store, and the other is in the file."""
+    client = StemClient.from_url(overrides=StemStoreOverrides(broker="memory://"), signals=StemSignals())
+    assert isinstance(client.broker, InMemoryBroker)
+    assert client.backend.settings.path.parent == data_home / "stem-trio"
+
+
+@on_linux
+@pytest.mark.parametrize("kind", CLASSES)
+def test_no_place_for_the_file(kind, data_home, tmp_path, monkeypatch):
+    """G15: a folder that cannot be made, or is nowhere in particular, is refused, with a remedy."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file" / "data"))
+    with pytest.raises(ConfigurationError, match=r"/file cannot be made: File exists; pass a URL"):
+        kind.from_url()
+    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: Path("data/stem-trio"))
+    with pytest.raises(ConfigurationError, match=r"must be an absolute path, not 'data/stem-trio'; set HOME or"):
+        kind.from_url()
 
 
 # --- what stores of one adapter may share -----------------------------------------------------------------------------

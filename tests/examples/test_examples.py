@@ -54,10 +54,10 @@ EXPECTED = {
 }
 
 
-def run(*command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(*command: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", *command],
-        cwd=ROOT,
+        cwd=cwd,
         env=env,
         capture_output=True,
         text=True,
@@ -83,7 +83,7 @@ def test_every_example_is_run():
     programs = {path.name for path in (ROOT / "examples").glob("*.py")}
     # Those in test_web_examples.py are started as servers.
     services = {"fastapi_app.py", "starlette_trio.py", "flask_app.py", "anyio_service.py"}
-    others = {"testing_example.py", "redis_producer.py", "redis_worker.py", "signed_producer.py"}
+    others = {"durable_app.py", "testing_example.py", "redis_producer.py", "redis_worker.py", "signed_producer.py"}
     assert programs == {*EXPECTED, *services, *others}
 
 
@@ -103,6 +103,16 @@ def test_signed_producer(variables, says):
     refused = run("examples/signed_producer.py", env=env | variables)
     assert "STEM_BROKER_URL: is not set" in refused.stderr
     assert "A" * 43 not in refused.stderr
+
+
+def test_durable_app(tmp_path):
+    """G1: what a program leaves in its file, its next run finishes; a third one still knows how it ended."""
+    program = str(ROOT / "examples" / "durable_app.py")
+    for says in ("enqueued: run me again to see it done", "report of November", "report of November"):
+        done = run(program, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == [says]
+    assert (tmp_path / "durable_app.db").is_file()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
@@ -182,12 +192,3 @@ def test_program_on_a_page(page, number, code, tmp_path):
 def test_pages_have_programs():
     """The blocks are found at all."""
     assert len(SNIPPETS) >= 3
-
-
-def test_demo():
-    """The README's main job ends well, and shows a task of each fate."""
-    done = run("-m", "stem_trio.demo")
-    assert done.returncode == 0, done.stderr
-    for word in ("succeeded", "retrying", "failed", "revoked", "expired", "progress", "Dead letters"):
-        assert word in done.stdout
-    assert done.stdout.rstrip().endswith("nothing is left running.")

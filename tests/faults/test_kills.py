@@ -126,6 +126,7 @@ async def test_killed_at_any_moment(rig):
             async with child(work, rig.plan(concurrency=4, joint=True)) as process:
                 await rig.ledger.wait_for("ready", pid=process.pid)
                 await trio.sleep(chance.uniform(0.0, 0.3))
+                assert process.alive, process.output()
                 process.kill()
                 assert await process.wait() == -signal.SIGKILL, process.output()
         gone += 1

@@ -41,6 +41,7 @@ class Stage:
     cancelled: int = 0
     cleaned: int = 0
     cleanup: float = 0.0
+    holding: trio.Event | None = None  # what a cleanup waits for
     at_end: BaseException | None = None
     breaking: trio.Event = attrs.field(factory=trio.Event)
     opening: trio.Event = attrs.field(factory=trio.Event)
@@ -96,6 +97,8 @@ class StagedClient(StemClient):
             stage.cancelled += 1
             with trio.CancelScope(shield=True):
                 await trio.sleep(stage.cleanup)
+                if stage.holding is not None:
+                    await stage.holding.wait()
             stage.cleaned += 1
             if stage.at_end is not None:
                 raise stage.at_end from None

@@ -325,13 +325,14 @@ def test_ctrl_c_is_bounded(monkeypatch, caplog):
     """Trio work that takes its time to end does not hold up Ctrl-C for ever."""
     monkeypatch.setattr(_portal, "_GRACE", 0.05)
     stage = staged()
-    stage.cleanup = 0.5
+    stage.holding = trio.Event()
     with caplog.at_level(logging.WARNING), BlockingStem(StagedClient.on(stage)) as stem:
         presser = interrupt_when(lambda: stage.began)
         with pytest.raises(KeyboardInterrupt):
             stem.status("x")
         presser.join()
         assert (stage.cancelled, stage.cleaned) == (1, 0)
+        stem._thread._soon(stage.holding.set)
     assert stage.cleaned == 1
     assert "an interrupted call has not ended within 0.05 s" in caplog.text
 
@@ -346,14 +347,16 @@ def test_ctrl_c_while_opening_and_closing():
     presser.join()
     until(lambda: "BlockingStem" not in threads())
     stage = staged()
-    stage.cleanup = 0.2
+    stage.holding = trio.Event()
     stem = BlockingStem(StagedClient.on(stage)).open()
     waiting = in_thread(stem.status, "x")
     until(lambda: stage.began)
     presser = interrupt_when(lambda: stage.cancelled)
+    thread = stem._thread
     with pytest.raises(KeyboardInterrupt):
         stem.close()
     presser.join()
+    thread._soon(stage.holding.set)
     with pytest.raises(StoreClosedError):
         waiting.result(10)
     until(lambda: "BlockingStem" not in threads())

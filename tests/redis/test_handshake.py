@@ -158,7 +158,12 @@ async def test_eviction_is_warned_of(caplog):
 
 @pytest.mark.parametrize(
     "answer",
-    [b"-NOPERM this user has no permissions to run the 'info' command\r\n", b"$0\r\n\r\n", b"-ERR unknown command\r\n"],
+    [
+        b"-NOPERM this user has no permissions to run the 'info' command\r\n",
+        b"$0\r\n\r\n",
+        b"_\r\n",
+        b"-ERR unknown command\r\n",
+    ],
 )
 async def test_servers_that_do_not_tell_of_eviction(answer, caplog):
     """A server that refuses INFO is used without a word."""

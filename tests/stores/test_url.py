@@ -543,6 +543,9 @@ def test_import_brings_no_client_library():
         "from stem_trio import RedisBroker, RedisResultBackend, RedisStreamsBroker\n"
         "assert RedisStreamsBroker is RedisBroker\n"
         "assert 'hiredis' in sys.modules\n"
+        "assert 'sqlite3' not in sys.modules\n"
+        "from stem_trio import SqliteBroker, SqliteResultBackend\n"
+        "assert 'sqlite3' in sys.modules\n"
         "from stem_trio.stores.redis import RedisCommands\n"
         "assert 'redis' in sys.modules\n"
     )

@@ -93,6 +93,7 @@ class WorkerProcess:
                     await worker._ready.wait()
                 if not worker.id:
                     raise RuntimeError(f"worker {name} has ended before it was ready")
+                printer.say(f"{name} is at work, process {worker.pid}")
                 task_status.started(worker)
                 await worker._ended.wait()
 
@@ -142,10 +143,12 @@ class WorkerProcess:
             await self._ended.wait()
 
 
-# Ctrl-C in a terminal goes to all processes of a group. The demo alone is to have it, and to end its worker.
-_APART: Final[dict[str, Any]] = (
-    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"process_group": 0}
-)
+_APART: Final[dict[str, Any]] = {}
+"""Ctrl-C in a terminal goes to all processes of a group. The demo alone is to have it, and to end its worker."""
+if sys.platform == "win32":
+    _APART["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
+else:
+    _APART["process_group"] = 0
 
 
 async def _kill(process: trio.Process) -> None:

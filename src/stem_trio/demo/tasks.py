@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from .. import ExponentialJitterRetryStrategy, TaskContext, task
+
+if TYPE_CHECKING:
+    from ..task import TaskSource
 
 __all__ = [
     "OFFERS",
@@ -94,7 +97,7 @@ async def pack_archive(context: TaskContext, boxes: int) -> int:
     return boxes
 
 
-TASKS: Final = [
+TASKS: Final[list[TaskSource]] = [
     send_mail,
     fetch_rates,
     encode_video,

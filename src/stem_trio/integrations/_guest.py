@@ -100,11 +100,6 @@ class GuestRun:
         """Whether the last member has left."""
         return self._stop.is_set()
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing of it is left."""
-        return self._over
-
     async def wait_finished(self) -> None:
         """Wait until nothing of the run is left; in asyncio. Cancellation: changes nothing."""
         if not self._over:

@@ -15,7 +15,7 @@ import trio
 from anyio.from_thread import BlockingPortal
 
 from ..errors import ConfigurationError
-from ._session import Session
+from ._session import Session, is_cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -87,10 +87,10 @@ class PortalThread:
             try:
                 with self._scope:
                     await self.session.run(partial(self._opened.set_result, None))
-            except trio.Cancelled:
-                raise
-            except BaseException as error:  # noqa: BLE001 - not through the portal, which would make a group of it
-                return error
+            except BaseException as error:
+                if is_cancellation(error):
+                    raise
+                return error  # through the portal it would come out in a group
         return None
 
     async def _serve(
@@ -98,10 +98,10 @@ class PortalThread:
     ) -> tuple[T | None, BaseException | None]:
         try:
             return await self.session.call(function, scope), None
-        except trio.Cancelled:
-            raise
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits; through the portal, some end it
-            return None, error
+        except BaseException as error:
+            if is_cancellation(error):
+                raise
+            return None, error  # raised in the thread that waits; some would end the portal
 
     # --- in other threads -------------------------------------------------------------------------------------------
 

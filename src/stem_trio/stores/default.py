@@ -39,7 +39,8 @@ def default_url() -> str:
             missing.mkdir(_PRIVATE, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(
-            f"no URL is given, and the folder {folder} cannot be made: {error.strerror or error}; pass a URL"
+            f"no URL is given, and the folder {error.filename or folder} cannot be made: {error.strerror or error}; "
+            "pass a URL"
         ) from error
     return f"sqlite:///{quote(os.fspath(folder / _FILE), errors='surrogateescape')}"
 
