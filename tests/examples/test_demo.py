@@ -45,6 +45,8 @@ async def test_the_whole(tmp_path):
         r"worker 2  archive\.pack +succeeded",
     ]
     assert re.search(r".*".join(course), output, re.DOTALL), output
+    if sys.platform != "win32":
+        assert f"worker 1 is gone (exit code {-signal.SIGKILL})" in output
     assert not re.search(r"worker 1  archive\.pack +succeeded", output)
     ledger = output.partition("\nLedger\n")[2].split()
     assert ledger[:5] == ["enqueued", "14", "succeeded", "10", "failed"], output

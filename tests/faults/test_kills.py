@@ -136,6 +136,8 @@ async def test_killed_at_any_moment(rig):
         kinds = [tasks.quick, tasks.quick, tasks.recovers, tasks.parent]
         # Whoever is with a worker when it dies gets a strike, and some are so more than once.
         calls = [kind.with_options(max_strikes=100).bind() for kind in kinds]
+        # Enough of these for each worker to have some at any moment.
+        calls += [tasks.sleeps.with_options(max_strikes=100).bind(0.1) for _ in range(3)]
         async with trio.open_nursery() as nursery:
             for number in range(workers):
                 nursery.start_soon(live_and_die, number)

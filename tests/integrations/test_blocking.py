@@ -338,7 +338,7 @@ def test_ctrl_c_is_bounded(monkeypatch, caplog):
 
 
 @posix
-def test_ctrl_c_while_opening_and_closing():
+def test_ctrl_c_while_opening_and_closing(monkeypatch):
     """Ctrl-C gives up stores that do not open, and cuts short stores that do not close."""
     stem = BlockingStem(StagedClient.on(Stage()))
     presser = interrupt_when(lambda: "BlockingStem" in threads())
@@ -346,6 +346,7 @@ def test_ctrl_c_while_opening_and_closing():
         stem.open()
     presser.join()
     until(lambda: "BlockingStem" not in threads())
+    monkeypatch.setattr(_portal, "_GRACE", 0.05)
     stage = staged()
     stage.holding = trio.Event()
     stem = BlockingStem(StagedClient.on(stage)).open()

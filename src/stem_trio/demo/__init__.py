@@ -1,1 +1,1 @@
-"""Tasks of different fates, and a worker that is killed in front of you: ``python -m stem_trio.demo``."""
+"""Tasks of different fates, and a worker that is killed in front of you."""

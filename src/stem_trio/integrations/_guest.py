@@ -44,12 +44,13 @@ class GuestRun:
 
     Attributes:
         loop: the host.
+        finished: done when nothing of it is left.
         on_failure: what to call with the error if the run as a whole fails.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: Final = loop
-        self._finished: asyncio.Future[None] = loop.create_future()
+        self.finished: Final[asyncio.Future[None]] = loop.create_future()
         self._over = False
         # What the host is to call next. Kept here too, as a loop that is closed forgets what it has been given.
         self._ticks: Final[queue.SimpleQueue[Callable[[], object]]] = queue.SimpleQueue()
@@ -79,7 +80,7 @@ class GuestRun:
                     )
                 guest.drain()
             elif guest.ending:
-                await guest.wait_finished()
+                await asyncio.wait([guest.finished])
             else:
                 break
         if guest is None:
@@ -99,11 +100,6 @@ class GuestRun:
     def ending(self) -> bool:
         """Whether the last member has left."""
         return self._stop.is_set()
-
-    async def wait_finished(self) -> None:
-        """Wait until nothing of the run is left; in asyncio. Cancellation: changes nothing."""
-        if not self._over:
-            await asyncio.shield(self._finished)
 
     def start_soon(self, function: Callable[[], Awaitable[object]]) -> None:
         """Start a trio task. It must not raise, and must end after the membership on whose behalf it runs."""
@@ -169,7 +165,7 @@ class GuestRun:
             for tell in self.on_failure:
                 tell(error)
         if not self.loop.is_closed():
-            self._finished.set_result(None)
+            self.finished.set_result(None)
 
     def drain(self) -> None:
         """End a run whose loop was closed too early, in the thread in which it ran.

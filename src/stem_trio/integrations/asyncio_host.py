@@ -273,14 +273,15 @@ class _Stay:
 
     async def _force(self) -> None:
         self._scope.cancel()
-        if await _outlast(self._ended, _GRACE):
-            await self._finish()
-        else:
+        guest = self._guest
+        if not await _outlast(self._ended, _GRACE) or (
+            guest is not None and guest.ending and not await _outlast(guest.finished, _GRACE)
+        ):
             _logger.warning("stores have not closed within %g s; they are left to close by themselves", _GRACE)
 
     async def _finish(self) -> None:
         if self._guest is not None and self._guest.ending:
-            await self._guest.wait_finished()
+            await asyncio.wait([self._guest.finished])
 
     def _raise_error(self, reason: BaseException | None) -> None:
         error, self._error = self._error, None
