@@ -74,6 +74,7 @@ class Contender:
         load: how much work it is given.
         variant: which variant the app is to be.
         enqueues_like: another contender with the same producer, whose figures of enqueueing are also its own.
+        phases: what it is measured in; None for all.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Contender:
     load: Load = Load()
     variant: str = ""
     enqueues_like: str | None = None
+    phases: tuple[str, ...] | None = None
 
     def settings(self, *, tuned: bool = False) -> Mapping[str, str]:
         """What its programs are told by the environment."""
@@ -114,6 +116,34 @@ CONTENDERS: Final = {
             module="rivals.apps.stem",
             command=("python", "-m", "rivals.apps.stem"),
             load=Load(batch=20_000),
+        ),
+        Contender(
+            name="stem-signed",
+            title="stem-trio, tasks signed by HMAC",
+            environment="stem",
+            module="rivals.apps.stem",
+            command=("python", "-m", "rivals.apps.stem"),
+            load=Load(batch=20_000),
+            variant="signed",
+            phases=("enqueue", "drain"),
+        ),
+        Contender(
+            name="stem-asyncio",
+            title="stem-trio from uvloop",
+            environment="stem",
+            module="rivals.apps.stem_asyncio",
+            command=("python", "-m", "rivals.apps.stem"),
+            load=Load(batch=20_000),
+            phases=("enqueue", "latency"),
+        ),
+        Contender(
+            name="stem-blocking",
+            title="stem-trio from threads",
+            environment="stem",
+            module="rivals.apps.stem_blocking",
+            command=("python", "-m", "rivals.apps.stem"),
+            load=Load(batch=20_000),
+            phases=("enqueue", "latency"),
         ),
         Contender(
             name="streaq-uvloop",

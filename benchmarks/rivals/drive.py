@@ -43,6 +43,9 @@ class Producer(ABC):
     def latency(self, count: int) -> list[float]:
         """How long each of so many tasks takes from enqueue to result, one after the other."""
 
+    def close(self) -> None:  # noqa: B027 - for those that have something to close
+        """The program ends."""
+
 
 class AsyncProducer(Producer):
     """A contender whose API is async."""

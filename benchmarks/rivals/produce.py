@@ -38,7 +38,9 @@ def main() -> None:
     """Read the command line."""
     module, action, count = sys.argv[1:]
     producer = cast("Producer", importlib.import_module(module).producer())
-    print(json.dumps(act(producer, action, int(count))))
+    report = act(producer, action, int(count))
+    producer.close()
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

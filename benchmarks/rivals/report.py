@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import attrs
 
-from .contenders import CONTENDERS, FLOOR, STEM
+from .contenders import CONTENDERS, STEM
 from .plot import Panel, draw
 
 __all__ = ["markdown", "write"]
@@ -170,7 +170,7 @@ def _comparison(results: Results) -> list[str]:
 def _losses(results: Results) -> list[str]:
     lines: list[str] = []
     for name in results.names:
-        if name in {STEM, FLOOR}:
+        if CONTENDERS[name].environment == CONTENDERS[STEM].environment:
             continue
         for metric in COMPARED:
             if CONTENDERS[name].enqueues_like and metric.key.startswith("enqueue_"):

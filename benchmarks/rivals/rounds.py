@@ -64,6 +64,8 @@ def run_rounds(
             order.reverse()
         for phase in phases:
             for contender in order:
+                if contender.phases is not None and phase not in contender.phases:
+                    continue
                 yield _measure(stage, server, contender, phase, number, tasks)
 
 

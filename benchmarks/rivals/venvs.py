@@ -18,7 +18,15 @@ CHECKOUT: Final = Path(__file__).resolve().parents[2]
 
 # Pinned: what is measured, and what decides its speed. hiredis goes to each that can use it.
 REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "stem": ("trio==0.35.0", "msgspec==0.22.0", "attrs==26.1.0", "anyio==4.16.0", "redis==8.1.0", "hiredis==3.5.0"),
+    "stem": (
+        "trio==0.35.0",
+        "msgspec==0.22.0",
+        "attrs==26.1.0",
+        "anyio==4.16.0",
+        "redis==8.1.0",
+        "hiredis==3.5.0",
+        "uvloop==0.23.0",
+    ),
     "streaq": ("streaq==7.2.0", "coredis==6.9.0", "anyio==4.16.0", "uvloop==0.23.0", "trio==0.35.0"),
     "taskiq": ("taskiq==0.13.0", "taskiq-redis==1.2.4", "redis==8.1.0", "hiredis==3.5.0", "uvloop==0.23.0"),
     "saq": ("saq[redis,hiredis]==0.26.4", "redis==7.4.1", "hiredis==3.5.0", "uvloop==0.23.0", "typing_extensions"),

@@ -1,18 +1,15 @@
 """What signals carry: one immutable record for each kind of event. Moments are aware UTC datetimes."""
 
-# ruff: noqa: TC004 - annotations are for readers and type checkers; nothing is decoded into these
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from datetime import datetime
+from typing import final
 
 import msgspec
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from .context import TaskContext
-    from .envelope import Envelope
-    from .status import TaskError, TaskState, WorkerHeartbeat
+from .context import TaskContext
+from .envelope import Envelope
+from .status import TaskError, TaskState, WorkerHeartbeat
 
 __all__ = [
     "PublishEvent",

@@ -13,8 +13,8 @@ import trio
 
 from rivals.drive import AsyncProducer
 from rivals.mark import begin, end, mark
-from rivals.settings import CONCURRENCY, URL
-from stem_trio import StemClient, Task, Worker, task
+from rivals.settings import CONCURRENCY, URL, VARIANT
+from stem_trio import PayloadSigner, SigningKey, StemClient, Task, Worker, task
 from stem_trio.stores.redis import RedisBroker, RedisResultBackend
 
 R = TypeVar("R")
@@ -41,13 +41,14 @@ async def sleeper(number: int) -> None:
 
 
 TASKS: list[Task[..., ..., Any, Any]] = [noop, echo, sleeper]
+SIGNER = PayloadSigner([SigningKey.hmac_sha256("bench", bytes(range(32)))]) if VARIANT == "signed" else None
 
 
 class StemProducer(AsyncProducer):
     """Enqueues through one client."""
 
     def __init__(self) -> None:
-        self._client = StemClient(RedisBroker.connect(URL), RedisResultBackend.connect(URL), tasks=TASKS)
+        self._client = StemClient(RedisBroker.connect(URL), RedisResultBackend.connect(URL), tasks=TASKS, signer=SIGNER)
 
     def run(self, main: Callable[[], Awaitable[R]]) -> R:
         """See `AsyncProducer.run`."""
@@ -87,7 +88,7 @@ producer = StemProducer
 async def work() -> None:
     """The worker, until a signal ends it."""
     async with RedisBroker.connect(URL) as broker, RedisResultBackend.connect(URL) as backend:
-        await Worker(broker, backend, tasks=TASKS, concurrency=CONCURRENCY).run()
+        await Worker(broker, backend, tasks=TASKS, concurrency=CONCURRENCY, signer=SIGNER).run()
 
 
 if __name__ == "__main__":

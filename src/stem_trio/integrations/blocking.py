@@ -66,8 +66,8 @@ class BlockingStem:
         return cls(StemClient.in_memory(**options))
 
     @classmethod
-    def from_url(cls, url: str, **options: Any) -> Self:
-        """One whose stores a URL stands for; options and errors as `StemClient.from_url`."""
+    def from_url(cls, url: str | None = None, **options: Any) -> Self:
+        """One whose stores a URL stands for, or the user's own file; options and errors as `StemClient.from_url`."""
         return cls(StemClient.from_url(url, **options))
 
     @classmethod
