@@ -119,7 +119,7 @@ CONTENDERS: Final = {
         ),
         Contender(
             name="stem-signed",
-            title="stem-trio, tasks signed by HMAC",
+            title="stem-trio, signed",
             environment="stem",
             module="rivals.apps.stem",
             command=("python", "-m", "rivals.apps.stem"),
