@@ -43,11 +43,6 @@ class Prefetch:
         """Seconds after which to look whether things have stalled."""
         return math.inf if self._stated is not None else _STALLED_AFTER
 
-    @property
-    def most(self) -> int:
-        """The greatest number that is ever allowed."""
-        return self._concurrency if self._stated is None else self._stated
-
     def allowed(self) -> int:
         """How many to hold now beyond those that run."""
         if self._stated is not None:
